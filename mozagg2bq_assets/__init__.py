@@ -1,0 +1,1 @@
+"""Firefox Telemetry's daily histogram aggregates, from PostgreSQL to BigQuery."""

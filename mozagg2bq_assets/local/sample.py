@@ -1,0 +1,150 @@
+"""Sample data in the source's real shape, made by the server itself."""
+
+from collections.abc import Iterator, Sequence
+from datetime import date, timedelta
+
+import psycopg
+from psycopg import sql
+from psycopg.types.json import Jsonb
+
+from mozagg2bq_assets.schema import AggregateType, ds_nodash
+
+FIRST_DAY = date(2019, 12, 1)
+DAYS = 5
+MISSING = {AggregateType.SUBMISSION_DATE: date(2019, 12, 4)}
+
+# A real day, 2019-12-01: 100 tables and 3,123,817 rows by submission date, and about a twelfth of the rows by build id.
+REAL_ROWS = {AggregateType.SUBMISSION_DATE: 3_123_817, AggregateType.BUILD_ID: 250_000}
+REAL_TABLES = {AggregateType.SUBMISSION_DATE: 100, AggregateType.BUILD_ID: 8}
+CHANNELS = ("nightly", "beta", "release", "esr", "aurora", "nightly_cck")
+
+# The rows are skewed, as the real ones are: the largest table of a day holds a quarter of them.
+LARGEST_SHARE = 0.25
+
+FULL = {
+    "os": "Windows_NT",
+    "child": "false",
+    "label": "",
+    "metric": "GC_MS",
+    "osVersion": "10.0",
+    "application": "Firefox",
+    "architecture": "x86-64",
+}
+
+# What real tables hold now and then: (dimensions, histogram).
+EDGE_ROWS: tuple[tuple[dict[str, object] | None, list[int | None] | None], ...] = (
+    ({**FULL, "label": 'says "hello"'}, [1, 2, 3]),
+    ({**FULL, "label": "C:\\Windows\\n"}, [0, 1, 1]),
+    ({**FULL, "label": "tab\there, line\nthere, return\r"}, [5, 0, 5, 1]),
+    ({**FULL, "label": "naïve – 日本語 🦊"}, [7, 7, 1]),
+    ({**FULL, "label": "\\N"}, [1, 1, 1]),
+    ({**FULL, "label": "\\."}, [1, 0, 1]),
+    (FULL, None),
+    (FULL, []),
+    (FULL, [None, 1, None]),
+    (FULL, [9223372036854775807, -9223372036854775808, 0]),
+    ({"os": "Linux", "metric": "GC_MS"}, [2, 2, 1]),
+    ({}, [1, 1, 1]),
+    (None, [1, 1, 1]),
+)
+
+ROWS = sql.SQL("""
+INSERT INTO {table}
+SELECT jsonb_build_object(
+        'os', (ARRAY['Windows_NT', 'Darwin', 'Linux'])[1 + (random() * random() * 3)::int % 3],
+        'child', (ARRAY['true', 'false', 'gpu', 'extension'])[1 + (random() * random() * 4)::int % 4],
+        'label', CASE WHEN random() < 0.7 THEN '' ELSE 'key ' || (random() * 5000)::int END,
+        'metric', 'HISTOGRAM_' || upper(substr(md5((i % 1500)::text), 1, 12)),
+        'osVersion', (ARRAY['10.0', '6.1', '6.3', '18.7.0', '5.3.0'])[1 + (random() * 4)::int],
+        'application', 'Firefox',
+        'architecture', (ARRAY['x86', 'x86-64'])[1 + (random() < 0.6)::int]
+    ), (
+        SELECT array_agg((random() ^ 6 * 4000)::bigint * (bucket % 3))
+        FROM generate_series(1, 3 + i % 12) AS bucket
+    )
+FROM generate_series(1, {rows}) AS i
+""")
+
+
+def seed(connection: psycopg.Connection, scale: float = 0.001) -> Iterator[str]:
+    """Replace the sample days in the database; yields each table's name as it is filled.
+
+    At scale 1 each day is as large as a real one: 100 tables, 3.12 million rows, about 118 MB as gzip. Seeding again
+    leaves exactly the same tables, and touches no table outside the sample days.
+    """
+    days = [FIRST_DAY + timedelta(days=n) for n in range(DAYS)]
+    connection.execute("SELECT setseed(0.2019)")
+    connection.execute("CREATE TABLE IF NOT EXISTS table_update_dates (tablename text PRIMARY KEY, submission_dates text[])")
+    for aggregate_type in AggregateType:
+        for day in days:
+            drop_day(connection, aggregate_type, day)
+            if MISSING.get(aggregate_type) != day:
+                yield from seed_day(connection, aggregate_type, day, scale)
+
+
+def seed_day(connection: psycopg.Connection, aggregate_type: AggregateType, day: date, scale: float) -> Iterator[str]:
+    """Make and fill the tables of one day; yields their names. The first also holds the edge cases."""
+    names = table_names(aggregate_type, day, max(6, round(REAL_TABLES[aggregate_type] * min(scale, 1))))
+    total = max(20 * len(names), round(REAL_ROWS[aggregate_type] * scale))
+    for n, (name, rows) in enumerate(zip(names, row_counts(total, len(names)), strict=True)):
+        with connection.transaction():
+            create_table(connection, name)
+            if n == 0:
+                insert(connection, name, EDGE_ROWS)
+                rows -= len(EDGE_ROWS)
+            connection.execute(ROWS.format(table=sql.Identifier(name), rows=sql.Literal(rows)))
+            connection.execute(
+                "INSERT INTO table_update_dates VALUES (%s, ARRAY[%s])"
+                " ON CONFLICT (tablename) DO UPDATE SET submission_dates = excluded.submission_dates",
+                (name, ds_nodash(day)),
+            )
+        yield name
+
+
+def table_names(aggregate_type: AggregateType, day: date, count: int) -> list[str]:
+    """Names of a day's tables. Build ids carry a time in every second table, so several fall on one day."""
+    names = []
+    for n in range(count):
+        time = f"{n:02d}3045" if aggregate_type is AggregateType.BUILD_ID and n % 2 else ""
+        names.append(f"{aggregate_type}_{CHANNELS[n % len(CHANNELS)]}_{73 - n // len(CHANNELS)}_{ds_nodash(day)}{time}")
+    return names
+
+
+def row_counts(total: int, tables: int) -> list[int]:
+    """Divide a day's rows: a quarter to the first table, and ever less to the others."""
+    weights = [1 / n for n in range(1, tables)]
+    others = [int(total * (1 - LARGEST_SHARE) * weight / sum(weights)) for weight in weights]
+    return [total - sum(others), *others]
+
+
+def create_table(connection: psycopg.Connection, name: str) -> None:
+    """An empty aggregate table with its index, as the aggregator makes it."""
+    connection.execute(
+        sql.SQL(
+            "CREATE TABLE {table} (dimensions jsonb, histogram bigint[]);"
+            "CREATE INDEX ON {table} USING gin (dimensions jsonb_path_ops)"
+        ).format(table=sql.Identifier(name))
+    )
+
+
+def insert(
+    connection: psycopg.Connection,
+    table: str,
+    rows: Sequence[tuple[dict[str, object] | None, list[int | None] | None]],
+) -> None:
+    """Put rows of Python values into an aggregate table."""
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            sql.SQL("INSERT INTO {} VALUES (%s, %s::bigint[])").format(sql.Identifier(table)),
+            [(None if dimensions is None else Jsonb(dimensions), histogram) for dimensions, histogram in rows],
+        )
+
+
+def drop_day(connection: psycopg.Connection, aggregate_type: AggregateType, day: date) -> None:
+    """Drop every table of that type and day, as the aggregator's trimming job does."""
+    pattern = f"^{aggregate_type}_.+_[^_]+_{ds_nodash(day)}[0-9]*$"
+    for (name,) in connection.execute(
+        "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename ~ %s", (pattern,)
+    ).fetchall():
+        connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(name)))
+        connection.execute("DELETE FROM table_update_dates WHERE tablename = %s", (name,))

@@ -1,0 +1,179 @@
+"""The local stack: PostgreSQL, S3 and BigQuery on this machine, and the environment that points at them.
+
+The pipeline knows nothing of it: the stack differs from production in endpoints and credentials alone.
+"""
+
+import fcntl
+import json
+import os
+import secrets
+import shlex
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from mozagg2bq_assets.errors import UserError
+from mozagg2bq_assets.local.postgres import DATABASE, ROLE, PostgresServer, tools_dir
+from mozagg2bq_assets.local.services import Service
+
+ROOT = Path(__file__).parents[2]
+STATE_DIR = ROOT / ".local"
+BUCKET = "lake"
+
+# A variable of any of these families could lead a client to something real. PG: libpq reads PGHOST, PGSERVICE and more.
+FOREIGN_PREFIXES = (
+    "AWS_", "BIGQUERY_", "BOTO_", "CLOUDSDK_", "DAGSTER_", "GCLOUD_", "GOOGLE_", "LAKE_", "PARTITIONS_", "PG",
+    "POSTGRES_", "STORAGE_EMULATOR_",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Three servers with all their state in `state_dir`."""
+
+    state_dir: Path = STATE_DIR
+
+    def up(self) -> dict[str, str]:
+        """Start what does not run yet, wait until all answer and return the environment. Safe to repeat."""
+        with self._lock():
+            secret = self._secrets()
+            (self.state_dir / "s3" / BUCKET).mkdir(parents=True, exist_ok=True)
+            socket_dir = self._postgres.start(secret["POSTGRES_PASS"])
+            s3_port = self._s3.start()
+            bigquery_port = self._bigquery.start()
+            self._write_service_account(bigquery_port)
+            environment = self._environment(socket_dir, s3_port, bigquery_port, secret)
+            lines = (f"export {name}={shlex.quote(value)}\n" for name, value in environment.items())
+            self._write_private("env", "".join(lines))
+            self._write_private("environment.json", json.dumps(environment))
+        return environment
+
+    def down(self) -> None:
+        """End what `up` started."""
+        if self.state_dir.exists():
+            with self._lock():
+                self._bigquery.stop()
+                self._s3.stop()
+                self._postgres.stop()
+
+    def environment(self) -> dict[str, str]:
+        """The environment that `up` returned. Raises UserError unless all three run."""
+        if any(state is None for state in self.status().values()):
+            raise UserError("the local stack is not running: start it with `mozagg2bq local up`")
+        environment: dict[str, str] = json.loads((self.state_dir / "environment.json").read_text())
+        return environment
+
+    def status(self) -> dict[str, str | None]:
+        """Where each server is; None for one that does not run."""
+        s3_port, bigquery_port = self._s3.running_port(), self._bigquery.running_port()
+        return {
+            "postgres": str(self._postgres.data_dir) if self._postgres.is_running() else None,
+            "s3": f"http://127.0.0.1:{s3_port}" if s3_port else None,
+            "bigquery": f"http://127.0.0.1:{bigquery_port}" if bigquery_port else None,
+        }
+
+    @property
+    def _postgres(self) -> PostgresServer:
+        return PostgresServer(self.state_dir.resolve() / "postgres")
+
+    @property
+    def _s3(self) -> Service:
+        rclone = str(Path(sys.executable).parent / "rclone")
+        folder = str(self.state_dir / "s3")
+        secret = self._secrets()
+        return Service(
+            "s3",
+            self.state_dir,
+            lambda port: (rclone, "serve", "s3", "--addr", f"127.0.0.1:{port}", folder),
+            # By environment: an argument would show in the list of processes.
+            {
+                # Quoted, since rclone splits the variable at commas into several pairs.
+                "RCLONE_AUTH_KEY": f'"{secret["AWS_ACCESS_KEY_ID"]},{secret["AWS_SECRET_ACCESS_KEY"]}"',
+                "RCLONE_CONFIG": os.devnull,
+            },
+        )
+
+    @property
+    def _bigquery(self) -> Service:
+        python = str(ROOT / ".venv-bigquery" / "bin" / "python")
+        script = str(Path(__file__).with_name("bigquery_emulator.py"))
+        data_dir = str(self.state_dir / "bigquery")
+        return Service("bigquery", self.state_dir, lambda port: (python, script, str(port), data_dir), {})
+
+    def _environment(
+        self, socket_dir: str, s3_port: int, bigquery_port: int, secret: Mapping[str, str]
+    ) -> dict[str, str]:
+        return {
+            **secret,
+            "POSTGRES_HOST": socket_dir,
+            "POSTGRES_PORT": "5432",
+            "POSTGRES_DB": DATABASE,
+            "POSTGRES_USER": ROLE,
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{s3_port}",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "LAKE_URI": f"s3://{BUCKET}/mozagg2bq",
+            "BIGQUERY_EMULATOR_HOST": f"http://127.0.0.1:{bigquery_port}",
+            "BIGQUERY_PROJECT": "local",
+            "BIGQUERY_DATASET": "telemetry",
+            "GOOGLE_APPLICATION_CREDENTIALS": str(self.state_dir.resolve() / "service_account.json"),
+            "PARTITIONS_START": "2015-06-01",
+            "NO_PROXY": "127.0.0.1",
+            "no_proxy": "127.0.0.1",
+        }
+
+    def _secrets(self) -> dict[str, str]:
+        """Credentials made up at the first start."""
+        path = self.state_dir / "secrets.json"
+        if not path.exists():
+            names = ("POSTGRES_PASS", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+            self._write_private(path.name, json.dumps({name: secrets.token_hex(20) for name in names}))
+        made_up: dict[str, str] = json.loads(path.read_text())
+        return made_up
+
+    def _write_service_account(self, bigquery_port: int) -> None:
+        """A service account of the usual form, whose tokens come from the emulator."""
+        key = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        account = {
+            "type": "service_account",
+            "project_id": "local",
+            "client_email": "mozagg2bq@local.invalid",
+            "private_key": key.decode(),
+            "token_uri": f"http://127.0.0.1:{bigquery_port}/token",
+        }
+        self._write_private("service_account.json", json.dumps(account))
+
+    def _write_private(self, name: str, text: str) -> None:
+        """Write a file that only its owner can read, whole or not at all."""
+        temporary = self.state_dir / f".{name}"
+        temporary.touch(mode=0o600)
+        temporary.write_text(text)
+        temporary.replace(self.state_dir / name)
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        """One `up` or `down` at a time. The kernel gives the lock back when its holder dies."""
+        self.state_dir.mkdir(parents=True, exist_ok=True)
+        with (self.state_dir / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+def isolated(environment: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment with every endpoint and credential replaced by those of `environment`."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(FOREIGN_PREFIXES) and not name.lower().endswith("_proxy")
+    }
+    path = f"{tools_dir()}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    return {**kept, **environment, "PATH": path}

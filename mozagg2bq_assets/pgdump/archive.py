@@ -1,0 +1,167 @@
+"""Directory archives of pg_dump: what they hold, whether it is whole, and how one is split into days.
+
+An archive is listed by `pg_restore --list`, which reads the table of contents of every pg_dump version; `toc.dat` itself
+is never parsed. Where a folder has a `toc.list`, it names the entries that are complete there.
+"""
+
+import re
+import subprocess
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from mozagg2bq_assets.errors import DataError, UserError
+from mozagg2bq_assets.pgdump.copytext import Scan, scan
+from mozagg2bq_assets.schema import AggregateType, SourceTable, ds_nodash
+
+TOC = "toc.dat"
+LIST = "toc.list"
+
+# `3026; 0 16539 TABLE DATA public build_id_nightly_73_20191201 postgres`; in verbose lists the ids of the entries that
+# it depends on follow. Names of a data entry hold no blank: they are parsed by SourceTable, and refused otherwise.
+_ENTRY = re.compile(r"(\d+); \d+ \d+ (.*)")
+_TABLE_DATA = re.compile(r"TABLE DATA (\S+) (\S+) .*")
+_DEPENDS = re.compile(r";\s+depends on: (.*)")
+_CREATED = re.compile(r";\s+Archive created at (\d{4}-\d\d-\d\d)")
+
+
+class Entry(NamedTuple):
+    """One line of an archive's list."""
+
+    dump_id: str
+    line: str
+    depends_on: frozenset[str]
+
+    @property
+    def table(self) -> str | None:
+        """The table whose rows this entry holds, in schema public; None where it holds no rows."""
+        match = _TABLE_DATA.fullmatch(self.line.split(" ", 3)[3])
+        if match is None:
+            return None
+        schema, name = match.groups()
+        return name if schema == "public" else f"{schema}.{name}"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What `pg_restore --list` says of an archive; `created` is in the dumping machine's local time."""
+
+    created: date
+    entries: Sequence[Entry]
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """One source table's rows in an archive, read to the end and found whole."""
+
+    path: Path
+    table: SourceTable
+    scan: Scan
+
+
+@dataclass(frozen=True)
+class DayArchive:
+    """One type's tables of one day: a folder with `toc.dat`, perhaps `toc.list`, and a data file for each table."""
+
+    directory: Path
+    aggregate_type: AggregateType
+    day: date
+    created: date
+    data_files: Sequence[DataFile]
+
+    @property
+    def rows(self) -> int:
+        """Rows in all tables."""
+        return sum(file.scan.rows for file in self.data_files)
+
+
+def list_archive(directory: Path) -> Listing:
+    """List an archive. Raises DataError where pg_restore cannot read it, UserError where there is no pg_restore."""
+    if not (directory / TOC).is_file():
+        raise DataError(f"{directory}: no archive in directory format here, {TOC} is missing")
+    try:
+        result = subprocess.run(
+            ("pg_restore", "--list", "--verbose", str(directory)), capture_output=True, check=False, timeout=600
+        )
+    except FileNotFoundError:
+        raise UserError("pg_restore is not on PATH: install PostgreSQL's client tools") from None
+    text = result.stdout.decode("utf-8", "replace")
+    created = _CREATED.search(text)
+    if result.returncode or created is None:
+        reason = result.stderr.decode("utf-8", "replace").strip().splitlines() or ["no list"]
+        raise DataError(f"{directory / TOC}: unreadable archive: {reason[-1]}")
+    return Listing(datetime.strptime(created[1], "%Y-%m-%d").date(), _entries(text))
+
+
+def _entries(text: str) -> list[Entry]:
+    entries: list[Entry] = []
+    for line in text.splitlines():
+        if match := _ENTRY.fullmatch(line):
+            entries.append(Entry(match[1], line, frozenset()))
+        elif (match := _DEPENDS.fullmatch(line)) and entries:
+            entries[-1] = entries[-1]._replace(depends_on=frozenset(match[1].split()))
+    return entries
+
+
+def open_day(directory: Path, aggregate_type: AggregateType, day: date) -> DayArchive:
+    """Check a folder that claims to hold that type's tables of that day, and read every data file to its end.
+
+    Raises DataError for an unreadable archive, a file that is missing or too many, a table of another type or day, and
+    whatever `scan` finds.
+    """
+    listing = list_archive(directory)
+    files = data_file_names(directory, complete_entries(directory, listing), aggregate_type, day)
+    found = {path.name for path in directory.iterdir()} - {TOC, LIST}
+    if missing := sorted(files.keys() - found):
+        raise DataError(f"{directory / missing[0]}: data file of {files[missing[0]].name} is missing")
+    if extra := sorted(found - files.keys()):
+        raise DataError(f"{directory / extra[0]}: not a file of this archive, its list does not name it")
+    data_files = [DataFile(directory / name, table, scan(directory / name)) for name, table in files.items()]
+    return DayArchive(directory, aggregate_type, day, listing.created, data_files)
+
+
+def complete_entries(directory: Path, listing: Listing) -> Sequence[Entry]:
+    """The entries that are complete in this folder: those of `toc.list`, which must all be in `toc.dat` too."""
+    if not (directory / LIST).exists():
+        return listing.entries
+    by_line = {entry.line: entry for entry in listing.entries}
+    lines = [line for line in (directory / LIST).read_text("utf-8", "replace").splitlines() if line[:1] not in ("", ";")]
+    if strangers := [line for line in lines if line not in by_line]:
+        raise DataError(f"{directory / LIST}: {TOC} has no entry {strangers[0]!r}")
+    return [by_line[line] for line in lines]
+
+
+def data_file_names(
+    directory: Path, entries: Iterable[Entry], aggregate_type: AggregateType, day: date
+) -> dict[str, SourceTable]:
+    """File name of each table's rows. pg_dump names them after the entry: `3026.dat.gz`, uncompressed `3026.dat`."""
+    files: dict[str, SourceTable] = {}
+    for entry in entries:
+        if entry.table is not None:
+            table = SourceTable.parse(entry.table)
+            if table is None or (table.aggregate_type, table.day) != (aggregate_type, day):
+                raise DataError(f"{directory / TOC}: {entry.table} is no table of {aggregate_type} {ds_nodash(day)}")
+            plain = directory / f"{entry.dump_id}.dat"
+            files[plain.name if plain.exists() else f"{plain.name}.gz"] = table
+    return files
+
+
+def split_by_day(directory: Path, target: Path, tables: Iterable[SourceTable]) -> None:
+    """Move the data files of some of an archive's tables into a folder of their own, an archive by itself.
+
+    The folder gets a copy of `toc.dat`, and a `toc.list` that `pg_restore --use-list` takes: the tables, their rows and
+    whatever depends on them, in the archive's order.
+    """
+    entries = list_archive(directory).entries
+    names = {table.name for table in tables}
+    data = [entry for entry in entries if entry.table in names]
+    kept = frozenset().union(*(entry.depends_on for entry in data))
+    chosen = [entry for entry in entries if entry in data or entry.dump_id in kept or entry.depends_on & kept]
+    target.mkdir(parents=True)
+    (target / TOC).write_bytes((directory / TOC).read_bytes())
+    (target / LIST).write_text("".join(f"{entry.line}\n" for entry in chosen))
+    for entry in data:
+        for path in directory.glob(f"{entry.dump_id}.dat*"):
+            path.rename(target / path.name)

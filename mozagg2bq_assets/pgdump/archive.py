@@ -4,9 +4,11 @@ An archive is listed by `pg_restore --list`, which reads the table of contents o
 is never parsed. Where a folder has a `toc.list`, it names the entries that are complete there.
 """
 
+import os
 import re
 import subprocess
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
@@ -76,6 +78,16 @@ class DayArchive:
         """Rows in all tables."""
         return sum(file.scan.rows for file in self.data_files)
 
+    @property
+    def rows_by_table(self) -> dict[str, int]:
+        """Rows of each table."""
+        return {file.table.name: file.scan.rows for file in self.data_files}
+
+    @property
+    def paths(self) -> list[Path]:
+        """Every file of it."""
+        return [self.directory / TOC, self.directory / LIST, *(file.path for file in self.data_files)]
+
 
 def list_archive(directory: Path) -> Listing:
     """List an archive. Raises DataError where pg_restore cannot read it, UserError where there is no pg_restore."""
@@ -118,7 +130,9 @@ def open_day(directory: Path, aggregate_type: AggregateType, day: date) -> DayAr
         raise DataError(f"{directory / missing[0]}: data file of {files[missing[0]].name} is missing")
     if extra := sorted(found - files.keys()):
         raise DataError(f"{directory / extra[0]}: not a file of this archive, its list does not name it")
-    data_files = [DataFile(directory / name, table, scan(directory / name)) for name, table in files.items()]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        scans = list(pool.map(scan, (directory / name for name in files)))
+    data_files = [DataFile(directory / name, table, found) for (name, table), found in zip(files.items(), scans, strict=True)]
     return DayArchive(directory, aggregate_type, day, listing.created, data_files)
 
 

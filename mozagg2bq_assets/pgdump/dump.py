@@ -17,7 +17,7 @@ from typing import LiteralString
 import psycopg
 from psycopg import sql
 
-from mozagg2bq_assets.errors import DataError, UserError
+from mozagg2bq_assets.errors import DataError, UserError, check_counts
 from mozagg2bq_assets.pgdump.archive import DayArchive, open_day, split_by_day
 from mozagg2bq_assets.pgdump.source import Postgres, list_tables
 from mozagg2bq_assets.schema import AggregateType, SourceTable, ds_nodash
@@ -33,21 +33,23 @@ _libc = ctypes.CDLL(None)
 
 @dataclass(frozen=True)
 class DayDump:
-    """A day's archive, and what the source said of it: rows per table in the dumped snapshot (None where the server
-    does not share snapshots), the snapshot's id, when it was taken and for how many seconds it was held."""
+    """A day's archive, and what the source said of it.
+
+    `source_rows` counts each table in the dumped snapshot (None where the server does not share snapshots). The snapshot
+    was taken at `taken_at` and held for `held_seconds`; `seconds` is the day's share of the whole dump.
+    """
 
     archive: DayArchive
     source_rows: Mapping[str, int] | None
     snapshot: str | None
     taken_at: datetime
     held_seconds: float
+    seconds: float
 
-    def mismatches(self) -> list[tuple[str, int, int]]:
-        """The tables whose rows differ: name, rows in the source's snapshot, rows in the archive."""
-        archived = {file.table.name: file.scan.rows for file in self.archive.data_files}
-        source = archived if self.source_rows is None else self.source_rows
-        names = sorted(archived.keys() | source.keys())
-        return [(n, source.get(n, 0), archived.get(n, 0)) for n in names if source.get(n) != archived.get(n)]
+    def check(self) -> None:
+        """Raise CountMismatch unless the archive has each table's rows of the snapshot."""
+        if self.source_rows is not None:
+            check_counts(f"dump of {self.archive.directory.name}", self.source_rows, self.archive.rows_by_table)
 
 
 def dump_days(
@@ -84,6 +86,7 @@ def dump_days(
                 snapshot,
                 taken_at,
                 held_seconds,
+                (time.monotonic() - started) * len(archive.data_files) / len(tables),
             )
             for day, archive in _split(batch, directory, aggregate_type, tables)
         }

@@ -31,6 +31,17 @@ class UnmappedKeys:
         self.counts[key] += 1
         self.examples.setdefault(key, value[:200])
 
+    def as_dict(self) -> dict[str, dict[str, int | str]]:
+        """Rows and an example of each key."""
+        return {key: {"rows": rows, "example": self.examples[key]} for key, rows in sorted(self.counts.items())}
+
+    def warning(self) -> str | None:
+        """All of them in a line, None where there are none."""
+        if not self.counts:
+            return None
+        keys = (f"{key!r} in {rows} rows, e.g. {self.examples[key]}" for key, rows in sorted(self.counts.items()))
+        return f"keys of dimensions that have no column: {'; '.join(keys)}"
+
 
 def dimension_values(text: str, unmapped: UnmappedKeys) -> list[str | None]:
     """What `dimensions->>'key'` gives for each of DIMENSIONS; other keys go to `unmapped`.

@@ -4,6 +4,7 @@ DuckDB reads, splits, unescapes and parses; what it would read differently from 
 is held but the row groups being written, whatever the size of the day.
 """
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -11,15 +12,16 @@ from pathlib import Path
 
 import duckdb
 
-from mozagg2bq_assets.errors import DataError
+from mozagg2bq_assets.errors import DataError, check_counts
 from mozagg2bq_assets.pgdump.archive import DataFile, DayArchive
 from mozagg2bq_assets.pgdump.copytext import CHUNK, lines
 from mozagg2bq_assets.schema import COLUMNS, DIMENSIONS, ds_nodash
 from mozagg2bq_assets.transform.exact import ARRAY, UnmappedKeys, check_row, dimension_values
 
 # Half a million rows make a row group of 16 MiB and more; rows of a megabyte end a group by its size instead.
-ROW_GROUP_ROWS = 368_640
-ROW_GROUP_BYTES = 1000 * 2**20
+ROW_GROUP_ROWS = 491_520
+ROW_GROUP_BYTES = 128 * 2**20
+THREAD_MEMORY = 300 * 2**20  # what two such groups in the making need
 
 # Two strings as PostgreSQL prints them: one, and an object of nothing but strings under known keys.
 _STRING = r'"(?:[^"\\\x00-\x1f]|\\["\\bfnrt]|\\u00[01][0-9a-f])*"'
@@ -70,10 +72,10 @@ SELECT {_COLUMNS} FROM rows JOIN files USING (filename)
 
 @dataclass(frozen=True)
 class ParquetFile:
-    """A day's Parquet file: its rows by (channel, version) as read back from it, and keys that have no column."""
+    """A day's Parquet file: its rows by `channel version` as read back from it, and keys that have no column."""
 
     path: Path
-    rows: dict[tuple[str, str], int]
+    rows: dict[str, int]
     unmapped: UnmappedKeys
 
 
@@ -85,7 +87,7 @@ def write_parquet(archive: DayArchive, ingest_date: date, output: Path) -> Parqu
     """
     unmapped = UnmappedKeys()
     try:
-        with duckdb.connect(config={"preserve_insertion_order": False}) as connection:
+        with duckdb.connect(config=_config(archive, output.parent)) as connection:
             connection.create_function(
                 "exact_dimensions", lambda text: dimension_values(text, unmapped), ["VARCHAR"], "VARCHAR[]"
             )
@@ -95,7 +97,7 @@ def write_parquet(archive: DayArchive, ingest_date: date, output: Path) -> Parqu
                 str(output), compression="snappy", row_group_size=ROW_GROUP_ROWS, row_group_size_bytes=ROW_GROUP_BYTES
             )
         written = ParquetFile(output, count_rows(output), unmapped)
-        _check_counts(archive, written)
+        check_counts(f"{output.name} of {archive.directory.name}", rows_by_channel(archive.data_files), written.rows)
     except BaseException as error:
         output.unlink(missing_ok=True)
         if isinstance(error, duckdb.Error):
@@ -104,22 +106,21 @@ def write_parquet(archive: DayArchive, ingest_date: date, output: Path) -> Parqu
     return written
 
 
-def count_rows(path: Path) -> dict[tuple[str, str], int]:
-    """Rows of a Parquet file by (channel, version)."""
+def count_rows(path: Path) -> dict[str, int]:
+    """Rows of a Parquet file by `channel version`."""
     with duckdb.connect() as connection:
         groups = connection.execute(
-            "SELECT channel, version, count(*) FROM read_parquet(?) GROUP BY ALL ORDER BY ALL", [str(path)]
+            "SELECT channel || ' ' || version, count(*) FROM read_parquet(?) GROUP BY ALL ORDER BY ALL", [str(path)]
         ).fetchall()
-    return {(channel, version): rows for channel, version, rows in groups}
+    return dict(groups)
 
 
-def rows_by_channel(data_files: Iterable[DataFile]) -> dict[tuple[str, str], int]:
-    """Rows of an archive's tables by (channel, version): build ids with a time share them. Empty tables have no entry."""
-    rows: dict[tuple[str, str], int] = {}
-    for file in sorted(data_files, key=lambda file: file.table):
-        if file.scan.rows:
-            key = (file.table.channel, file.table.version)
-            rows[key] = rows.get(key, 0) + file.scan.rows
+def rows_by_channel(data_files: Iterable[DataFile]) -> dict[str, int]:
+    """Rows of an archive's tables by `channel version`, which build ids with a time share."""
+    rows: dict[str, int] = {}
+    for file in data_files:
+        key = f"{file.table.channel} {file.table.version}"
+        rows[key] = rows.get(key, 0) + file.scan.rows
     return rows
 
 
@@ -139,24 +140,30 @@ def _create_files(connection: duckdb.DuckDBPyConnection, archive: DayArchive) ->
     )
 
 
+def _config(archive: DayArchive, temp_directory: Path) -> dict[str, str | int | bool]:
+    threads = os.cpu_count() or 1
+    # The reader holds 16 lines' worth of buffer for each thread, which matters where lines are longer than usual.
+    memory = threads * (THREAD_MEMORY + 32 * (_line_limit(archive.data_files) - 2 * CHUNK))
+    return {
+        "threads": threads,
+        "memory_limit": f"{memory}B",
+        "temp_directory": str(temp_directory),
+        "preserve_insertion_order": False,
+    }
+
+
+def _line_limit(data_files: Iterable[DataFile]) -> int:
+    return max((2 * CHUNK, *(file.scan.line_limit for file in data_files)))
+
+
 def _parameters(data_files: Sequence[DataFile], ingest_date: date) -> dict[str, object]:
     return {
         "files": [str(file.path) for file in data_files],
-        "line_limit": max((2 * CHUNK, *(file.scan.line_limit for file in data_files))),
+        "line_limit": _line_limit(data_files),
         "regular": _REGULAR,
         "array": ARRAY,
         "ingest_date": ingest_date,
     }
-
-
-def _check_counts(archive: DayArchive, written: ParquetFile) -> None:
-    expected = rows_by_channel(archive.data_files)
-    for key in sorted(expected.keys() | written.rows.keys()):
-        if expected.get(key) != written.rows.get(key):
-            raise DataError(
-                f"{archive.aggregate_type} {ds_nodash(archive.day)}, channel {key[0]}, version {key[1]}:"
-                f" {expected.get(key, 0)} rows in the archive, {written.rows.get(key, 0)} in the Parquet file"
-            )
 
 
 def _locate_fault(data_files: Iterable[DataFile]) -> str | None:

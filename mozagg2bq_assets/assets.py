@@ -1,0 +1,252 @@
+"""The assets: for each aggregate type the external source tables, and the three stages that are made from them."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from datetime import date
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from dagster import (
+    AssetCheckEvaluation,
+    AssetCheckSeverity,
+    AssetCheckSpec,
+    AssetExecutionContext,
+    AssetKey,
+    AssetMaterialization,
+    AssetsDefinition,
+    AssetSpec,
+    BackfillPolicy,
+    DagsterInstance,
+    Failure,
+    MetadataValue,
+    TableColumn,
+    TableColumnConstraints,
+    TableMetadataValue,
+    TableRecord,
+    TableSchema,
+    multi_asset,
+)
+
+from mozagg2bq_assets.environment import partitions_per_run
+from mozagg2bq_assets.errors import CountMismatch, DataError, UserError
+from mozagg2bq_assets.lake.manifest import Run
+from mozagg2bq_assets.partitions import DAILY, partition_key
+from mozagg2bq_assets.pgdump.dump import DayDump, dump_days
+from mozagg2bq_assets.resources.bigquery import WarehouseResource
+from mozagg2bq_assets.resources.lake import LakeResource
+from mozagg2bq_assets.resources.postgres import PostgresResource
+from mozagg2bq_assets.schema import COLUMNS, AggregateType
+from mozagg2bq_assets.stages import Day, Outcome
+
+RAW_DUMP, PARQUET, BIGQUERY_TABLE = STAGES = ("raw_dump", "parquet", "bigquery_table")
+ROW_COUNT = "row_count"
+POOL = "source"
+BACKFILL_ID_TAG = "dagster/backfill"
+PROGRESS_SECONDS = 5.0
+
+COLUMN_SCHEMA = TableSchema(
+    [
+        TableColumn(
+            column.name,
+            column.bigquery_type,
+            column.description,
+            TableColumnConstraints(nullable=column.mode == "NULLABLE"),
+        )
+        for column in COLUMNS
+    ]
+)
+
+
+def source_key(aggregate_type: AggregateType) -> AssetKey:
+    """The external asset that stands for a type's source tables."""
+    return AssetKey([aggregate_type.value, "source_tables"])
+
+
+def stage_key(aggregate_type: AggregateType, stage: str) -> AssetKey:
+    """The asset of a stage."""
+    return AssetKey([aggregate_type.value, stage])
+
+
+def source_tables(aggregate_type: AggregateType) -> AssetSpec:
+    """The tables in PostgreSQL, which somebody else writes."""
+    return AssetSpec(
+        source_key(aggregate_type),
+        description=f"PostgreSQL tables {aggregate_type}_CHANNEL_VERSION_YYYYMMDD, written by the telemetry aggregator",
+        group_name=aggregate_type.value,
+        kinds={"postgres"},
+    )
+
+
+def _specs(aggregate_type: AggregateType) -> list[AssetSpec]:
+    columns = {"dagster/column_schema": COLUMN_SCHEMA}
+    chain = (
+        (RAW_DUMP, "source_tables", "pg_dump archive of the day's tables, in the lake", {"s3"}, {}),
+        (PARQUET, RAW_DUMP, "The day's rows as one Parquet file, in the lake", {"parquet", "duckdb"}, columns),
+        (BIGQUERY_TABLE, PARQUET, "The day's partition of the BigQuery table", {"bigquery"}, columns),
+    )
+    return [
+        AssetSpec(
+            stage_key(aggregate_type, stage),
+            deps=[stage_key(aggregate_type, upstream)],
+            description=description,
+            metadata=metadata,
+            group_name=aggregate_type.value,
+            kinds=kinds,
+            skippable=True,
+            partitions_def=DAILY,
+        )
+        for stage, upstream, description, kinds, metadata in chain
+    ]
+
+
+def daily_stages(aggregate_type: AggregateType) -> AssetsDefinition:
+    """The three stages of a type: a generator that takes its days one by one, so that each stands for itself."""
+
+    @multi_asset(
+        name=f"{aggregate_type}_stages",
+        specs=_specs(aggregate_type),
+        check_specs=[
+            AssetCheckSpec(
+                ROW_COUNT,
+                asset=stage_key(aggregate_type, stage),
+                description="Every row of the stage before is there, counted by table or by channel and version",
+                partitions_def=DAILY,
+            )
+            for stage in STAGES
+        ],
+        can_subset=True,
+        backfill_policy=BackfillPolicy.multi_run(partitions_per_run()),
+        pool=POOL,
+    )
+    def stages(
+        context: AssetExecutionContext, postgres: PostgresResource, lake: LakeResource, bigquery: WarehouseResource
+    ) -> Iterator[AssetMaterialization | AssetCheckEvaluation]:
+        selected = [stage for stage in STAGES if stage_key(aggregate_type, stage) in context.selected_asset_keys]
+        days = [date.fromisoformat(key) for key in context.partition_keys]
+        failures: dict[date, Exception] = {}
+        with TemporaryDirectory(prefix="mozagg2bq-") as folder, _one_line_failure(), ExitStack() as resources:
+            store = lake.lake()
+            warehouse = resources.enter_context(bigquery.warehouse()) if BIGQUERY_TABLE in selected else None
+            dumps: Mapping[date, DayDump] = {}
+            if RAW_DUMP in selected:
+                dumps = dump_days(postgres.source(), aggregate_type, days, Path(folder), _progress_log(context))
+            for day in days:
+                work = Day(
+                    aggregate_type, day, _run(context), context.op_execution_context.retry_number, store,
+                    partial(_is_running, context.instance), Path(folder) / f"work-{day}",
+                )  # fmt: skip
+                steps: dict[str, Callable[[], Outcome]] = {
+                    RAW_DUMP: partial(work.store_dump, dumps.get(day)),
+                    PARQUET: work.convert,
+                    BIGQUERY_TABLE: partial(work.load, warehouse),
+                }
+                for stage in selected:
+                    try:
+                        outcome = steps[stage]()
+                    except (UserError, DataError) as error:
+                        context.log.error(f"{work}, {stage}: {error}")
+                        failures[day] = error
+                        yield _failed_check(aggregate_type, stage, day, error)
+                        break
+                    yield from _events(aggregate_type, stage, day, outcome)
+                work.close()
+        if failures:
+            raise _failure(aggregate_type, failures, len(days))
+
+    return stages
+
+
+def _events(
+    aggregate_type: AggregateType, stage: str, day: date, outcome: Outcome
+) -> Iterator[AssetMaterialization | AssetCheckEvaluation]:
+    """A committed stage of a day as Dagster's events."""
+    key, partition = stage_key(aggregate_type, stage), partition_key(day)
+    names = "tables" if stage == RAW_DUMP else "channels_and_versions"
+    metadata: dict[str, Any] = {
+        "dagster/partition_row_count": outcome.total_rows,
+        "rows": outcome.total_rows,
+        names: len(outcome.rows),
+        "bytes": outcome.size,
+        "seconds": round(outcome.seconds, 3),
+        "rows_by_name": _table([{"name": name, "rows": rows} for name, rows in outcome.rows.items()]),
+        "details": MetadataValue.json(dict(outcome.details)),
+    }
+    if outcome.location:
+        metadata["location"] = outcome.location
+    if outcome.preview:
+        metadata["preview"] = _table([{name: str(value) for name, value in row.items()} for row in outcome.preview])
+    if stage != RAW_DUMP:
+        metadata["dagster/column_schema"] = COLUMN_SCHEMA
+    if outcome.warning:
+        metadata["warning"] = outcome.warning
+    yield AssetMaterialization(key, partition=partition, metadata=metadata, description=outcome.warning)
+    yield AssetCheckEvaluation(
+        asset_key=key,
+        check_name=ROW_COUNT,
+        partition=partition,
+        passed=outcome.warning is None,
+        severity=AssetCheckSeverity.WARN,
+        description=outcome.warning or f"{outcome.total_rows:,} rows, as in the stage before",
+        metadata={"rows": outcome.total_rows, names: len(outcome.rows)},
+    )
+
+
+def _failed_check(aggregate_type: AggregateType, stage: str, day: date, error: Exception) -> AssetCheckEvaluation:
+    differing = error.rows if isinstance(error, CountMismatch) else ()
+    records = [{"name": name, "expected": expected, "found": found} for name, expected, found in differing]
+    return AssetCheckEvaluation(
+        asset_key=stage_key(aggregate_type, stage),
+        check_name=ROW_COUNT,
+        partition=partition_key(day),
+        passed=False,
+        severity=AssetCheckSeverity.ERROR,
+        description=str(error),
+        metadata={"differences": _table(records)} if records else {},
+    )
+
+
+def _table(records: list[dict[str, Any]]) -> TableMetadataValue:
+    columns = records[0] if records else {"name": "", "rows": 0}
+    schema = TableSchema([TableColumn(name, "int" if isinstance(value, int) else "string") for name, value in columns.items()])
+    return MetadataValue.table([TableRecord(record) for record in records], schema)
+
+
+def _failure(aggregate_type: AggregateType, failures: Mapping[date, Exception], days: int) -> Failure:
+    listed = "; ".join(f"{partition_key(day)}: {error}" for day, error in failures.items())
+    return Failure(f"{len(failures)} of {days} days of {aggregate_type} failed: {listed}")
+
+
+@contextmanager
+def _one_line_failure() -> Iterator[None]:
+    """What stops all days at once, as a failure of one line."""
+    try:
+        yield
+    except (UserError, DataError) as error:
+        raise Failure(str(error)) from None
+
+
+def _run(context: AssetExecutionContext) -> Run:
+    return Run(context.run.run_id, context.run.root_run_id or context.run.run_id, context.run.tags.get(BACKFILL_ID_TAG))
+
+
+def _is_running(instance: DagsterInstance, run_id: str) -> bool:
+    run = instance.get_run_by_id(run_id)
+    return run is not None and not run.is_finished
+
+
+def _progress_log(context: AssetExecutionContext) -> Callable[[str], None]:
+    """pg_dump's messages for the log: the tables it has begun, not more often than every few seconds."""
+    begun, logged = 0, time.monotonic()
+
+    def log(message: str) -> None:
+        nonlocal begun, logged
+        if message.startswith("dumping contents of table"):
+            begun += 1
+            if begun == 1 or time.monotonic() - logged > PROGRESS_SECONDS:
+                context.log.info(f"pg_dump: {message} (number {begun})")
+                logged = time.monotonic()
+
+    return log

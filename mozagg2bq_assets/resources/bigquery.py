@@ -1,0 +1,23 @@
+"""BigQuery as a Dagster resource."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from dagster import ConfigurableResource
+from dagster_gcp import BigQueryResource
+
+from mozagg2bq_assets.environment import required
+from mozagg2bq_assets.warehouse.bigquery import Warehouse, bigquery_errors
+
+
+class WarehouseResource(ConfigurableResource[Warehouse]):
+    """The dataset BIGQUERY_DATASET in BIGQUERY_PROJECT."""
+
+    @contextmanager
+    def warehouse(self) -> Iterator[Warehouse]:
+        """Raises UserError where a variable or the credentials are missing."""
+        project, dataset = required("BIGQUERY_PROJECT"), required("BIGQUERY_DATASET")
+        with bigquery_errors("credentials"):
+            client_context = BigQueryResource(project=project).get_client()
+            client = client_context.__enter__()
+        yield Warehouse(client, dataset)

@@ -1,1 +1,37 @@
 PYTHON ?= python3
+BIN := .venv/bin
+EMULATOR := bqemulator duckdb-extensions duckdb-extension-icu duckdb-extension-spatial numpy
+
+.PHONY: install demo dev test lint clean
+
+install: .venv/installed .venv-bigquery/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 …")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[local,dev]'
+	touch $@
+
+# The BigQuery emulator holds DuckDB back at 1.5, so it lives apart.
+.venv-bigquery/installed: constraints-bigquery.txt
+	$(PYTHON) -m venv .venv-bigquery
+	.venv-bigquery/bin/pip install --quiet --constraint constraints-bigquery.txt $(EMULATOR)
+	touch $@
+
+demo: install
+	$(BIN)/python -m mozagg2bq_assets.local.demo
+
+dev: install
+	$(BIN)/python -m mozagg2bq_assets.local.dev
+
+test: install
+	$(BIN)/pytest
+
+lint: install
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+clean:
+	test ! -e .local || $(BIN)/mozagg2bq local down
+	rm -rf .venv .venv-bigquery .local

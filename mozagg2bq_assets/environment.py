@@ -13,6 +13,8 @@ from mozagg2bq_assets.schema import parse_day
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
+    from mozagg2bq_assets.warehouse.bigquery import Warehouse
+
 CREDENTIALS_URI = "POSTGRES_CREDENTIALS_S3_URI"
 _CREDENTIALS = ("POSTGRES_DB", "POSTGRES_USER", "POSTGRES_PASS")
 _ALWAYS = ("POSTGRES_HOST", "LAKE_URI", "BIGQUERY_PROJECT", "BIGQUERY_DATASET")
@@ -56,6 +58,17 @@ def s3_client() -> "S3Client":
 def lake(s3: "S3Client | None" = None) -> Lake:
     """The lake at LAKE_URI."""
     return Lake.at(s3 or s3_client(), required("LAKE_URI"))
+
+
+def warehouse() -> "Warehouse":
+    """The dataset BIGQUERY_DATASET in BIGQUERY_PROJECT."""
+    from google.cloud import bigquery
+
+    from mozagg2bq_assets.warehouse.bigquery import Warehouse, bigquery_errors
+
+    project, dataset = required("BIGQUERY_PROJECT"), required("BIGQUERY_DATASET")
+    with bigquery_errors("credentials"):
+        return Warehouse(bigquery.Client(project=project), dataset)
 
 
 def partitions_start() -> date:

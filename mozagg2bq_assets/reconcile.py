@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, timedelta
 
 import psycopg
 
@@ -44,7 +44,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Range:
-    """The days to look at, `end` exclusive. With `counted`, the rows of their source tables are counted as well."""
+    """The days to look at, `end` exclusive. Where `counted`, all are reported, and their source tables' rows counted."""
 
     start: date
     end: date
@@ -52,6 +52,9 @@ class Range:
 
     def __contains__(self, day: date) -> bool:
         return self.start <= day < self.end
+
+    def __iter__(self) -> Iterator[date]:
+        return (self.start + timedelta(days=n) for n in range((self.end - self.start).days))
 
 
 def reconcile(
@@ -71,8 +74,8 @@ def reconcile(
     dumps, parquets = (lake.manifests(stage, aggregate_type) for stage in Stage)
     objects = {stage: lake.objects(stage, aggregate_type) for stage in Stage}
     loaded = warehouse.count_days(aggregate_type)
-    for day in sorted(tables.keys() | dumps.keys() | parquets.keys() | loaded.keys()):
-        if day in wanted:
+    for day in wanted:
+        if wanted.counted or day in tables.keys() | dumps.keys() | parquets.keys() | loaded.keys():
             dump, parquet = dumps.get(day), parquets.get(day)
             source = _source_rows(connection, tables.get(day, ()), wanted.counted or dump is None)
             report.days.append(_compare(day, source, dump, parquet, objects, loaded.get(day, 0)))

@@ -22,10 +22,9 @@ from mozagg2bq_assets.lake.store import Lake, new_version
 from mozagg2bq_assets.pgdump.archive import DayArchive, open_day
 from mozagg2bq_assets.pgdump.dump import DayDump
 from mozagg2bq_assets.schema import AggregateType, ds_nodash
-from mozagg2bq_assets.transform.kernel import count_rows, write_parquet
+from mozagg2bq_assets.transform.kernel import PARQUET_FILE, count_rows, write_parquet
 from mozagg2bq_assets.warehouse.bigquery import Warehouse
 
-PARQUET_FILE = "aggregates.parquet"
 PREVIEW_ROWS = 5
 
 
@@ -91,9 +90,13 @@ class Day:
             "rows_in_snapshot": dump.source_rows,
             "pg_dump": _version_of("pg_dump"),
         }
-        manifest = self._commit(Stage.RAW_DUMP, dump.archive.paths, dump.archive.rows_by_table, dump.taken_at.date(), details)
+        manifest = self._commit(
+            Stage.RAW_DUMP, dump.archive.paths, dump.archive.rows_by_table, dump.taken_at.date(), details
+        )
         self._archive = dump.archive
-        warning = None if dump.source_rows is not None else "the server shares no snapshot: its own rows are not counted"
+        warning = (
+            None if dump.source_rows is not None else "the server shares no snapshot: its own rows are not counted"
+        )
         return self._outcome(manifest, dump.seconds + time.monotonic() - started, warning=warning)
 
     def convert(self) -> Outcome:
@@ -144,7 +147,12 @@ class Day:
         return open_day(directory, self.aggregate_type, self.day)
 
     def _commit(
-        self, stage: Stage, paths: Sequence[Path], rows: Mapping[str, int], ingest_date: date, details: Mapping[str, Any]
+        self,
+        stage: Stage,
+        paths: Sequence[Path],
+        rows: Mapping[str, int],
+        ingest_date: date,
+        details: Mapping[str, Any],
     ) -> Manifest:
         manifest = Manifest(
             stage=stage,
@@ -183,7 +191,9 @@ class Day:
         kept = self.lake.read_manifest(stage, self.aggregate_type, self.day)
         if kept is None:
             return Outcome(warning=f"{reason}: nothing is stored or loaded")
-        return self._outcome(kept, 0.0, warning=f"{reason}: the version of {kept.committed_at:%Y-%m-%d %H:%M} UTC is kept")
+        return self._outcome(
+            kept, 0.0, warning=f"{reason}: the version of {kept.committed_at:%Y-%m-%d %H:%M} UTC is kept"
+        )
 
 
 def load_partition(

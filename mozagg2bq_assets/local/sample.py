@@ -74,12 +74,19 @@ def seed(connection: psycopg.Connection, scale: float = 0.001) -> Iterator[str]:
     """
     days = [FIRST_DAY + timedelta(days=n) for n in range(DAYS)]
     connection.execute("SELECT setseed(0.2019)")
-    connection.execute("CREATE TABLE IF NOT EXISTS table_update_dates (tablename text PRIMARY KEY, submission_dates text[])")
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS table_update_dates (tablename text PRIMARY KEY, submission_dates text[])"
+    )
     for aggregate_type in AggregateType:
         for day in days:
             drop_day(connection, aggregate_type, day)
             if MISSING.get(aggregate_type) != day:
                 yield from seed_day(connection, aggregate_type, day, scale)
+
+
+def is_there(connection: psycopg.Connection) -> bool:
+    """Whether the database has been seeded."""
+    return connection.execute("SELECT FROM pg_tables WHERE tablename = 'table_update_dates'").fetchone() is not None
 
 
 def seed_day(connection: psycopg.Connection, aggregate_type: AggregateType, day: date, scale: float) -> Iterator[str]:

@@ -8,12 +8,14 @@ import json
 import os
 import secrets
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psycopg
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
@@ -48,8 +50,7 @@ class Stack:
             bigquery_port = self._bigquery.start()
             self._write_service_account(bigquery_port)
             environment = self._environment(socket_dir, s3_port, bigquery_port, secret)
-            lines = (f"export {name}={shlex.quote(value)}\n" for name, value in environment.items())
-            self._write_private("env", "".join(lines))
+            self._write_private("env", shell_script(environment))
             self._write_private("environment.json", json.dumps(environment))
         return environment
 
@@ -67,6 +68,12 @@ class Stack:
             raise UserError("the local stack is not running: start it with `mozagg2bq local up`")
         environment: dict[str, str] = json.loads((self.state_dir / "environment.json").read_text())
         return environment
+
+    def administrator(self) -> psycopg.Connection:
+        """The source's superuser, who writes sample data."""
+        return psycopg.connect(
+            host=self.environment()["POSTGRES_HOST"], dbname=DATABASE, user="postgres", autocommit=True
+        )
 
     def status(self) -> dict[str, str | None]:
         """Where each server is; None for one that does not run."""
@@ -108,6 +115,9 @@ class Stack:
     def _environment(
         self, socket_dir: str, s3_port: int, bigquery_port: int, secret: Mapping[str, str]
     ) -> dict[str, str]:
+        dagster_home = self.state_dir / "dagster"
+        dagster_home.mkdir(exist_ok=True)
+        shutil.copy(ROOT / "dagster.yaml", dagster_home)
         return {
             **secret,
             "POSTGRES_HOST": socket_dir,
@@ -124,7 +134,7 @@ class Stack:
             "BIGQUERY_PROJECT": "local",
             "BIGQUERY_DATASET": "telemetry",
             "GOOGLE_APPLICATION_CREDENTIALS": str(self.state_dir.resolve() / "service_account.json"),
-            "PARTITIONS_START": "2015-06-01",
+            "DAGSTER_HOME": str(dagster_home.resolve()),
             "NO_PROXY": "127.0.0.1",
             "no_proxy": "127.0.0.1",
         }
@@ -177,3 +187,26 @@ def isolated(environment: Mapping[str, str]) -> dict[str, str]:
     }
     path = f"{tools_dir()}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     return {**kept, **environment, "PATH": path}
+
+
+def shell_script(environment: Mapping[str, str]) -> str:
+    """The same for a shell to source."""
+    foreign = "|".join(FOREIGN_PREFIXES)
+    lines = [
+        f"unset $(env | sed -nE 's/^(({foreign})[A-Za-z0-9_]*|[A-Za-z]+_(proxy|PROXY))=.*/\\1/p')",
+        *(f"export {name}={shlex.quote(value)}" for name, value in environment.items()),
+        f'export PATH={shlex.quote(str(tools_dir()))}:{shlex.quote(str(Path(sys.executable).parent))}:"$PATH"',
+    ]
+    return "".join(f"{line}\n" for line in lines)
+
+
+@contextmanager
+def running(stack: Stack) -> Iterator[None]:
+    """The stack for as long as the block lasts, with this process's environment pointing at it and at nothing else."""
+    try:
+        environment = isolated(stack.up())
+        os.environ.clear()
+        os.environ.update(environment)
+        yield
+    finally:
+        stack.down()

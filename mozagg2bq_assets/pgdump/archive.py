@@ -132,7 +132,9 @@ def open_day(directory: Path, aggregate_type: AggregateType, day: date) -> DayAr
         raise DataError(f"{directory / extra[0]}: not a file of this archive, its list does not name it")
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         scans = list(pool.map(scan, (directory / name for name in files)))
-    data_files = [DataFile(directory / name, table, found) for (name, table), found in zip(files.items(), scans, strict=True)]
+    data_files = [
+        DataFile(directory / name, table, found) for (name, table), found in zip(files.items(), scans, strict=True)
+    ]
     return DayArchive(directory, aggregate_type, day, listing.created, data_files)
 
 
@@ -141,7 +143,9 @@ def complete_entries(directory: Path, listing: Listing) -> Sequence[Entry]:
     if not (directory / LIST).exists():
         return listing.entries
     by_line = {entry.line: entry for entry in listing.entries}
-    lines = [line for line in (directory / LIST).read_text("utf-8", "replace").splitlines() if line[:1] not in ("", ";")]
+    lines = [
+        line for line in (directory / LIST).read_text("utf-8", "replace").splitlines() if line[:1] not in ("", ";")
+    ]
     if strangers := [line for line in lines if line not in by_line]:
         raise DataError(f"{directory / LIST}: {TOC} has no entry {strangers[0]!r}")
     return [by_line[line] for line in lines]

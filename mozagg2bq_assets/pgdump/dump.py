@@ -170,7 +170,7 @@ def _run_pg_dump(
             stderr=subprocess.PIPE,
             text=True,
             errors="replace",
-            preexec_fn=_end_with_parent,  # noqa: PLW1509 - it calls one C function
+            preexec_fn=_end_with_parent,
         )
     except FileNotFoundError:
         raise UserError("pg_dump is not on PATH: install PostgreSQL's client tools, as new as the server") from None

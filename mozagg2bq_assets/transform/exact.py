@@ -112,4 +112,3 @@ def check_row(line: bytes) -> None:
         dimension_values(dimensions.replace("\\\\", "\\"), UnmappedKeys())
     if histogram != "\\N" and not re.fullmatch(ARRAY, histogram):
         raise ValueError(f"not an array of bigint: {histogram[:80]!r}")
-

@@ -15,8 +15,10 @@ import duckdb
 from mozagg2bq_assets.errors import DataError, check_counts
 from mozagg2bq_assets.pgdump.archive import DataFile, DayArchive
 from mozagg2bq_assets.pgdump.copytext import CHUNK, lines
-from mozagg2bq_assets.schema import COLUMNS, DIMENSIONS, ds_nodash
+from mozagg2bq_assets.schema import COLUMNS, DIMENSIONS, AggregateType, ds_nodash
 from mozagg2bq_assets.transform.exact import ARRAY, UnmappedKeys, check_row, dimension_values
+
+PARQUET_FILE = "aggregates.parquet"
 
 # Half a million rows make a row group of 16 MiB and more; rows of a megabyte end a group by its size instead.
 ROW_GROUP_ROWS = 491_520
@@ -115,6 +117,23 @@ def count_rows(path: Path) -> dict[str, int]:
     return dict(groups)
 
 
+def check_day(path: Path, aggregate_type: AggregateType, day: date) -> dict[str, int]:
+    """Rows of a Parquet file by `channel version`. Raises DataError unless it has our columns, and rows of that day only."""
+    try:
+        with duckdb.connect() as connection:
+            file = connection.sql("SELECT * FROM read_parquet($path)", params={"path": str(path)})
+            if file.columns != [column.name for column in COLUMNS]:
+                raise DataError(
+                    f"{path}: its columns are {', '.join(file.columns)}; `mozagg2bq to-parquet` makes other ones"
+                )
+            days = file.project("aggregate_type, ds_nodash").distinct().fetchall()
+    except duckdb.Error as error:
+        raise DataError(f"{path}: unreadable Parquet: {str(error).splitlines()[0]}") from error
+    if days != [(aggregate_type, ds_nodash(day))]:
+        raise DataError(f"{path}: does not hold rows of {aggregate_type} {ds_nodash(day)} only, but {days[:3]}")
+    return count_rows(path)
+
+
 def rows_by_channel(data_files: Iterable[DataFile]) -> dict[str, int]:
     """Rows of an archive's tables by `channel version`, which build ids with a time share."""
     rows: dict[str, int] = {}
@@ -129,12 +148,20 @@ def _create_files(connection: duckdb.DuckDBPyConnection, archive: DayArchive) ->
 
     The row of NULLs belongs to no file. It is there since DuckDB makes REQUIRED what it can prove is never NULL.
     """
-    connection.execute("CREATE TABLE files (filename TEXT, aggregate_type TEXT, ds_nodash TEXT, channel TEXT, version TEXT)")
+    connection.execute(
+        "CREATE TABLE files (filename TEXT, aggregate_type TEXT, ds_nodash TEXT, channel TEXT, version TEXT)"
+    )
     connection.execute("INSERT INTO files DEFAULT VALUES")
     connection.executemany(
         "INSERT INTO files VALUES (?, ?, ?, ?, ?)",
         [
-            (str(file.path), archive.aggregate_type.value, ds_nodash(archive.day), file.table.channel, file.table.version)
+            (
+                str(file.path),
+                archive.aggregate_type.value,
+                ds_nodash(archive.day),
+                file.table.channel,
+                file.table.version,
+            )
             for file in archive.data_files
         ],
     )

@@ -108,7 +108,9 @@ class Warehouse:
             raise UserError(f"table {table.full_table_id} has other columns: move it away, or name another dataset")
         partitioning = table.time_partitioning
         if partitioning is None or (partitioning.type_, partitioning.field) != ("DAY", None):
-            raise UserError(f"table {table.full_table_id} is not partitioned by ingestion day: move it away, or name another dataset")
+            raise UserError(
+                f"table {table.full_table_id} is not partitioned by ingestion day: move it away, or name another dataset"
+            )
 
 
 @contextmanager

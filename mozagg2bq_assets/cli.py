@@ -1,0 +1,322 @@
+"""The command `mozagg2bq`: the pipeline's functions by hand. Modules are imported by the command that needs them."""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, TypeVar
+from uuid import uuid4
+
+import click
+
+from mozagg2bq_assets.errors import DataError, UserError
+from mozagg2bq_assets.schema import AggregateType, ds_nodash, parse_day
+
+if TYPE_CHECKING:
+    from mozagg2bq_assets.reconcile import Range, Report
+
+Command = TypeVar("Command", bound=Callable[..., None])
+
+
+class AggregateTypeOption(click.ParamType):
+    """An aggregate type on the command line."""
+
+    name = "type"
+
+    def convert(self, value: str | AggregateType, *_: object) -> AggregateType:
+        """Raises UserError."""
+        return AggregateType.parse(value)
+
+
+class DayOption(click.ParamType):
+    """A day on the command line."""
+
+    name = "date"
+
+    def convert(self, value: str | date, *_: object) -> date:
+        """Raises UserError."""
+        return value if isinstance(value, date) else parse_day(value)
+
+
+def type_option(required: bool) -> Callable[[Command], Command]:
+    """`--aggregate-type`."""
+    text = "submission_date or build_id." + ("" if required else " Both, if it is left out.")
+    return click.option("--aggregate-type", type=AggregateTypeOption(), required=required, help=text)
+
+
+def date_option(required: bool) -> Callable[[Command], Command]:
+    """`--date`."""
+    text = "The day, as 2019-12-01 or 20191201." + ("" if required else " All days, if it is left out.")
+    return click.option("--date", "day", type=DayOption(), required=required, help=text)
+
+
+end_date_option = click.option("--end-date", type=DayOption(), help="The day after the last day; by default one day.")
+input_dir_option = click.option(
+    "--input-dir", type=click.Path(path_type=Path), required=True, help="The folder to read from."
+)
+output_dir_option = click.option(
+    "--output-dir", type=click.Path(path_type=Path), required=True, help="The folder to write to; made if missing."
+)
+
+
+@click.group(epilog="--debug, anywhere, shows the traceback of an error.")
+def cli() -> None:
+    """Move Firefox Telemetry's daily histogram aggregates from PostgreSQL to BigQuery."""
+
+
+@cli.command()
+@type_option(required=False)
+@date_option(required=False)
+def tables(aggregate_type: AggregateType | None, day: date | None) -> None:
+    """List the source's aggregate tables, one a line."""
+    from mozagg2bq_assets import environment
+    from mozagg2bq_assets.pgdump.source import list_tables
+
+    with environment.postgres().connect() as connection:
+        for each in _types(aggregate_type):
+            for table in list_tables(connection, each, [day] if day else []):
+                click.echo(table.name)
+
+
+@cli.command()
+def psql() -> None:
+    """Open an interactive session on the source."""
+    from mozagg2bq_assets import environment
+
+    try:
+        os.execvpe("psql", ["psql"], {**os.environ, **environment.postgres().environment()})  # noqa: S606
+    except FileNotFoundError:
+        raise UserError("psql is not on PATH: install PostgreSQL's client tools") from None
+
+
+@cli.command()
+@type_option(required=True)
+@date_option(required=True)
+@end_date_option
+@output_dir_option
+def dump(aggregate_type: AggregateType, day: date, end_date: date | None, output_dir: Path) -> None:
+    """Dump the tables of some days into OUTPUT_DIR/TYPE/YYYYMMDD, a pg_dump archive for each day."""
+    from mozagg2bq_assets import environment
+    from mozagg2bq_assets.pgdump.dump import dump_days
+
+    days = list(_days(day, end_date))
+    folder = output_dir / aggregate_type
+    if existing := [folder / ds_nodash(day) for day in days if (folder / ds_nodash(day)).exists()]:
+        raise UserError(f"{existing[0]} exists already: remove it, or name another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder, prefix=".dump-") as work:
+        dumps = dump_days(environment.postgres(), aggregate_type, days, Path(work))
+        for dumped in dumps.values():
+            dumped.check()
+        for day, dumped in dumps.items():
+            dumped.archive.directory.rename(folder / ds_nodash(day))
+            click.echo(
+                f"{folder / ds_nodash(day)}: {len(dumped.archive.data_files)} tables, {dumped.archive.rows:,} rows"
+            )
+    for day in sorted(set(days) - dumps.keys()):
+        click.echo(f"{aggregate_type} {ds_nodash(day)}: the source has no tables of this day", err=True)
+    if not dumps:
+        raise UserError("nothing was dumped: `mozagg2bq tables` lists what the source has")
+
+
+@cli.command("to-parquet")
+@input_dir_option
+@output_dir_option
+@click.option("--engine", type=click.Choice(["duckdb"]), default="duckdb", help="What does the work.")
+def to_parquet(input_dir: Path, output_dir: Path, engine: str) -> None:
+    """Turn the archive in INPUT_DIR, whose path ends in TYPE/YYYYMMDD, into one Parquet file in OUTPUT_DIR."""
+    from mozagg2bq_assets.pgdump.archive import open_day
+    from mozagg2bq_assets.transform.kernel import PARQUET_FILE, write_parquet
+
+    if not input_dir.is_dir():
+        raise UserError(f"{input_dir}: no such folder")
+    aggregate_type, day = _type_and_day(input_dir)
+    archive = open_day(input_dir, aggregate_type, day)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    written = write_parquet(archive, archive.created, output_dir / f".{PARQUET_FILE}")
+    target = written.path.rename(output_dir / PARQUET_FILE)
+    if warning := written.unmapped.warning():
+        click.echo(f"warning: {warning}", err=True)
+    click.echo(f"{target}: {sum(written.rows.values()):,} rows")
+
+
+@cli.command()
+@type_option(required=True)
+@date_option(required=True)
+@input_dir_option
+def load(aggregate_type: AggregateType, day: date, input_dir: Path) -> None:
+    """Replace one partition of the BigQuery table by the Parquet file in INPUT_DIR."""
+    from mozagg2bq_assets import environment
+    from mozagg2bq_assets.stages import load_partition
+    from mozagg2bq_assets.transform.kernel import PARQUET_FILE, check_day
+
+    parquet = input_dir / PARQUET_FILE
+    if not parquet.is_file():
+        raise UserError(f"{parquet}: no such file; `mozagg2bq to-parquet` makes it")
+    rows = check_day(parquet, aggregate_type, day)
+    partition = load_partition(environment.warehouse(), aggregate_type, day, parquet, f"mozagg2bq-{uuid4()}", rows)
+    click.echo(f"{partition}: {sum(rows.values()):,} rows")
+
+
+@cli.command()
+@type_option(required=False)
+@date_option(required=False)
+@end_date_option
+def verify(aggregate_type: AggregateType | None, day: date | None, end_date: date | None) -> None:
+    """Compare source, lake and BigQuery, day by day. With --date the source's rows are counted too, not its tables alone."""
+    from mozagg2bq_assets import environment
+    from mozagg2bq_assets.reconcile import Range
+
+    if day:
+        wanted = Range(day, _end(day, end_date), counted=True)
+    elif end_date:
+        raise UserError("--end-date goes with --date")
+    else:
+        wanted = Range(environment.partitions_start(), datetime.now(UTC).date())
+    if not print_reports(reports(_types(aggregate_type), wanted)):
+        sys.exit(1)
+
+
+@cli.command()
+@click.argument("path", type=click.Path(path_type=Path))
+def show(path: Path) -> None:
+    """Print schema and first rows of a Parquet file, or of those in a folder."""
+    import duckdb
+
+    if not path.exists():
+        raise UserError(f"{path}: no such file or folder")
+    source = str(path / "*.parquet") if path.is_dir() else str(path)
+    try:
+        with duckdb.connect() as connection:
+            for name, column_type, nullable, *_ in connection.execute(
+                "DESCRIBE SELECT * FROM read_parquet(?)", [source]
+            ).fetchall():
+                click.echo(f"{name}: {column_type}{'' if nullable == 'YES' else ' NOT NULL'}")
+            connection.sql("SELECT * FROM read_parquet($path) LIMIT 10", params={"path": source}).show(max_width=200)
+    except duckdb.Error as error:
+        raise DataError(f"{path}: unreadable Parquet: {str(error).splitlines()[0]}") from error
+
+
+@cli.group()
+def local() -> None:
+    """The embedded stack: PostgreSQL, S3 and BigQuery on this machine."""
+
+
+@local.command()
+def up() -> None:
+    """Start what does not run yet, and say where it is."""
+    from mozagg2bq_assets.local.stack import Stack
+
+    Stack().up()
+    _print_status()
+
+
+@local.command()
+def down() -> None:
+    """End what `up` started. The data stay."""
+    from mozagg2bq_assets.local.stack import Stack
+
+    Stack().down()
+
+
+@local.command()
+def status() -> None:
+    """Say where each server is; exit 1 unless all run."""
+    if not _print_status():
+        sys.exit(1)
+
+
+@local.command()
+@click.option(
+    "--scale", type=click.FloatRange(min=0, min_open=True, max=1), default=0.001, help="Size of a day; a real one is 1."
+)
+def seed(scale: float) -> None:
+    """Replace the sample days, 2019-12-01 and after, in the embedded PostgreSQL."""
+    from mozagg2bq_assets.local import sample
+    from mozagg2bq_assets.local.stack import Stack
+
+    with Stack().administrator() as connection:
+        for name in sample.seed(connection, scale):
+            click.echo(name)
+
+
+def reports(types: Iterable[AggregateType], wanted: "Range") -> "Iterator[Report]":
+    """Compare source, lake and BigQuery, type by type."""
+    from mozagg2bq_assets import environment
+    from mozagg2bq_assets.reconcile import reconcile
+
+    lake, warehouse = environment.lake(), environment.warehouse()
+    with environment.postgres().connect() as connection:
+        for aggregate_type in types:
+            yield reconcile(connection, lake, warehouse, aggregate_type, wanted)
+
+
+def print_reports(found: "Iterable[Report]") -> bool:
+    """Print every day's counts, what differs, and the notes; whether nothing differs."""
+    agreed = True
+    for report in found:
+        click.echo(f"\n{report.aggregate_type:<16}{'source':>14}{'dump':>14}{'Parquet':>14}{'BigQuery':>14}")
+        for day in report.days:
+            source = f"{day.source_tables} tables" if day.source_rows is None else f"{day.source_rows:,}"
+            source = source if day.source_tables else "no tables"
+            counts = [f"{rows:,}" if rows is not None else "-" for rows in (day.dump_rows, day.parquet_rows)]
+            click.echo(f"{day.day!s:<16}{source:>14}{counts[0]:>14}{counts[1]:>14}{day.bigquery_rows:>14,}")
+        for note in report.notes:
+            click.echo(f"note: {note}")
+        for difference in report.differences:
+            click.echo(f"DIFFERS: {difference}")
+            agreed = False
+    return agreed
+
+
+def _print_status() -> bool:
+    from mozagg2bq_assets.local.stack import Stack
+
+    stack = Stack()
+    where = stack.status()
+    for name, place in where.items():
+        click.echo(f"{name:<10}{place or 'not running'}")
+    running = all(where.values())
+    if running:
+        click.echo(f"its variables, for your shell: . {os.path.relpath(stack.state_dir / 'env')}")
+    return running
+
+
+def _types(chosen: AggregateType | None) -> Sequence[AggregateType]:
+    return [chosen] if chosen else list(AggregateType)
+
+
+def _end(start: date, end: date | None) -> date:
+    if end is None:
+        return start + timedelta(days=1)
+    if end <= start:
+        raise UserError(f"--end-date {end} is not after --date {start}; the end is exclusive")
+    return end
+
+
+def _days(start: date, end: date | None) -> Iterator[date]:
+    return (start + timedelta(days=n) for n in range((_end(start, end) - start).days))
+
+
+def _type_and_day(folder: Path) -> tuple[AggregateType, date]:
+    day, aggregate_type = folder.resolve().name, folder.resolve().parent.name
+    try:
+        return AggregateType.parse(aggregate_type), parse_day(day)
+    except UserError as error:
+        raise UserError(f"{folder}: {error}; the path has to end in TYPE/YYYYMMDD") from None
+
+
+def main() -> None:
+    """The command's entry: errors as one line, exit 1; with --debug as they are."""
+    arguments = sys.argv[1:]
+    debug = "--debug" in arguments
+    try:
+        cli.main([argument for argument in arguments if argument != "--debug"], prog_name="mozagg2bq")
+    except (UserError, DataError) as error:
+        if debug:
+            traceback.print_exc()
+        click.echo(f"error: {error}", err=True)
+        sys.exit(1)

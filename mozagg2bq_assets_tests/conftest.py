@@ -1,0 +1,59 @@
+"""A local stack for the whole test session, in a folder of its own, and this process's environment pointing at it.
+
+Nothing is mocked: PostgreSQL, S3 over HTTP and BigQuery's server all run.
+"""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from mozagg2bq_assets import environment
+from mozagg2bq_assets.lake.store import Lake
+from mozagg2bq_assets.local.stack import Stack, running
+from mozagg2bq_assets.pgdump.source import Postgres
+from mozagg2bq_assets.warehouse.bigquery import Warehouse
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Stack]:
+    """The running stack."""
+    before = dict(os.environ)
+    with tempfile.TemporaryDirectory(prefix="mozagg2bq-test-") as folder:
+        stack = Stack(Path(folder))
+        with running(stack):
+            yield stack
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture(scope="session")
+def source(stack: Stack) -> Postgres:
+    """The source, as the pipeline connects to it."""
+    return environment.postgres()
+
+
+@pytest.fixture
+def administrator(stack: Stack) -> Iterator[psycopg.Connection]:
+    """Writes to the source; every table of schema public is gone afterwards."""
+    with stack.administrator() as connection:
+        yield connection
+        connection.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public; GRANT USAGE ON SCHEMA public TO PUBLIC")
+
+
+@pytest.fixture
+def lake(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Lake:
+    """A lake of the test's own, also for what reads LAKE_URI."""
+    monkeypatch.setenv("LAKE_URI", f"s3://lake/{uuid4()}")
+    return environment.lake()
+
+
+@pytest.fixture
+def warehouse(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Warehouse:
+    """A dataset of the test's own, also for what reads BIGQUERY_DATASET."""
+    monkeypatch.setenv("BIGQUERY_DATASET", f"test_{uuid4().hex}")
+    return environment.warehouse()

@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import date
 from functools import partial
@@ -42,6 +42,7 @@ from mozagg2bq_assets.resources.lake import LakeResource
 from mozagg2bq_assets.resources.postgres import PostgresResource
 from mozagg2bq_assets.schema import COLUMNS, AggregateType
 from mozagg2bq_assets.stages import Day, Outcome
+from mozagg2bq_assets.warehouse.bigquery import Warehouse
 
 RAW_DUMP, PARQUET, BIGQUERY_TABLE = STAGES = ("raw_dump", "parquet", "bigquery_table")
 ROW_COUNT = "row_count"
@@ -84,7 +85,7 @@ def source_tables(aggregate_type: AggregateType) -> AssetSpec:
 
 def _specs(aggregate_type: AggregateType) -> list[AssetSpec]:
     columns = {"dagster/column_schema": COLUMN_SCHEMA}
-    chain = (
+    chain: tuple[tuple[str, str, str, set[str], dict[str, Any]], ...] = (
         (RAW_DUMP, "source_tables", "pg_dump archive of the day's tables, in the lake", {"s3"}, {}),
         (PARQUET, RAW_DUMP, "The day's rows as one Parquet file, in the lake", {"parquet", "duckdb"}, columns),
         (BIGQUERY_TABLE, PARQUET, "The day's partition of the BigQuery table", {"bigquery"}, columns),
@@ -140,29 +141,37 @@ def daily_stages(aggregate_type: AggregateType) -> AssetsDefinition:
             if RAW_DUMP in selected:
                 dumps = dump_days(postgres.source(), aggregate_type, days, Path(folder), _progress_log(context))
             for day in days:
-                work = Day(
-                    aggregate_type, day, _run(context), context.op_execution_context.retry_number, store,
-                    partial(_is_running, context.instance), Path(folder) / f"work-{day}",
-                )  # fmt: skip
-                steps: dict[str, Callable[[], Outcome]] = {
-                    RAW_DUMP: partial(work.store_dump, dumps.get(day)),
-                    PARQUET: work.convert,
-                    BIGQUERY_TABLE: partial(work.load, warehouse),
-                }
-                for stage in selected:
-                    try:
-                        outcome = steps[stage]()
-                    except (UserError, DataError) as error:
-                        context.log.error(f"{work}, {stage}: {error}")
-                        failures[day] = error
-                        yield _failed_check(aggregate_type, stage, day, error)
-                        break
-                    yield from _events(aggregate_type, stage, day, outcome)
-                work.close()
+                workspace = Path(folder) / f"work-{day}"
+                attempt = context.op_execution_context.retry_number
+                is_running = partial(_is_running, context.instance)
+                work = Day(aggregate_type, day, _run(context), attempt, store, is_running, workspace)
+                try:
+                    yield from _day_events(work, selected, dumps.get(day), warehouse)
+                except (UserError, DataError) as error:
+                    context.log.error(f"{work}: {error}")
+                    failures[day] = error
+                finally:
+                    work.close()
         if failures:
             raise _failure(aggregate_type, failures, len(days))
 
     return stages
+
+
+def _day_events(
+    work: Day, selected: Sequence[str], dump: DayDump | None, warehouse: Warehouse | None
+) -> Iterator[AssetMaterialization | AssetCheckEvaluation]:
+    """Take a day through the selected stages. Raises what stopped it, after the check that says so."""
+    steps: dict[str, Callable[[], Outcome]] = {RAW_DUMP: partial(work.store_dump, dump), PARQUET: work.convert}
+    if warehouse is not None:
+        steps[BIGQUERY_TABLE] = partial(work.load, warehouse)
+    for stage in selected:
+        try:
+            outcome = steps[stage]()
+        except (UserError, DataError) as error:
+            yield _failed_check(work.aggregate_type, stage, work.day, error)
+            raise
+        yield from _events(work.aggregate_type, stage, work.day, outcome)
 
 
 def _events(

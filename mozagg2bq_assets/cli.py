@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., None])
 
 
-class AggregateTypeOption(click.ParamType):
+class AggregateTypeOption(click.ParamType[AggregateType]):
     """An aggregate type on the command line."""
 
     name = "type"
@@ -31,7 +31,7 @@ class AggregateTypeOption(click.ParamType):
         return AggregateType.parse(value)
 
 
-class DayOption(click.ParamType):
+class DayOption(click.ParamType[date]):
     """A day on the command line."""
 
     name = "date"
@@ -166,7 +166,7 @@ def load(aggregate_type: AggregateType, day: date, input_dir: Path) -> None:
 @date_option(required=False)
 @end_date_option
 def verify(aggregate_type: AggregateType | None, day: date | None, end_date: date | None) -> None:
-    """Compare source, lake and BigQuery, day by day. With --date the source's rows are counted too, not its tables alone."""
+    """Compare source, lake and BigQuery, day by day; with --date the source's rows too, not its tables alone."""
     from mozagg2bq_assets import environment
     from mozagg2bq_assets.reconcile import Range
 

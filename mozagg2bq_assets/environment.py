@@ -1,4 +1,4 @@
-"""The environment: which variables there are, and what is built from them. What is not set is an error, never a guess."""
+"""The environment: its variables and what is built from them. What is not set is an error, never a guess."""
 
 import json
 import os

@@ -30,7 +30,7 @@ class DayReport:
 
 @dataclass
 class Report:
-    """All days of one type; `notes` lists what belongs to no day: tables out of range, names that are no aggregate's."""
+    """All days of one type; `notes` lists what belongs to no day: tables out of range, other names."""
 
     aggregate_type: AggregateType
     days: list[DayReport] = field(default_factory=list)
@@ -44,7 +44,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Range:
-    """The days to look at, `end` exclusive. Where `counted`, all are reported, and their source tables' rows counted."""
+    """The days to look at, `end` exclusive. Where `counted`, all are listed, and their source's rows counted."""
 
     start: date
     end: date

@@ -54,8 +54,8 @@ class Outcome:
 class Day:
     """One day of one type on its way, in a run: where it comes from, goes to, and is worked on meanwhile.
 
-    `is_running` says of a run id whether that run still goes on. `workspace` is a folder of the day's own: a stage leaves
-    its output there, so that the next need not fetch it; `close` removes it.
+    `is_running` says of a run id whether that run still goes on. `workspace` is a folder of the day's own: a stage
+    leaves its output there, so that the next need not fetch it; `close` removes it.
     """
 
     aggregate_type: AggregateType

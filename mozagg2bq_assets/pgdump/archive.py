@@ -1,7 +1,7 @@
 """Directory archives of pg_dump: what they hold, whether it is whole, and how one is split into days.
 
-An archive is listed by `pg_restore --list`, which reads the table of contents of every pg_dump version; `toc.dat` itself
-is never parsed. Where a folder has a `toc.list`, it names the entries that are complete there.
+An archive is listed by `pg_restore --list`, which reads the table of contents of every pg_dump version; `toc.dat`
+itself is never parsed. Where a folder has a `toc.list`, it names the entries that are complete there.
 """
 
 import os

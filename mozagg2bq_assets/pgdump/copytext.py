@@ -31,8 +31,8 @@ def opened(path: Path) -> Iterator[BinaryIO]:
     """The file's text. ISA-L checks gzip's CRC, so damage shows as DataError, at the latest at the end of the file."""
     with path.open("rb") as raw:
         try:
-            yield igzip.open(raw, "rb") if path.suffix == ".gz" else raw
-        except (EOFError, OSError, isal_zlib.error) as error:
+            yield igzip.open(raw, "rb") if path.suffix == ".gz" else raw  # type: ignore[no-untyped-call]
+        except (EOFError, OSError, isal_zlib.error) as error:  # type: ignore[misc]
             raise DataError(f"{path.name}, near byte {raw.tell()}: damaged gzip data: {error}") from error
 
 

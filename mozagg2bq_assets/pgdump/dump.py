@@ -35,8 +35,8 @@ _libc = ctypes.CDLL(None)
 class DayDump:
     """A day's archive, and what the source said of it.
 
-    `source_rows` counts each table in the dumped snapshot (None where the server does not share snapshots). The snapshot
-    was taken at `taken_at` and held for `held_seconds`; `seconds` is the day's share of the whole dump.
+    `source_rows` counts each table in the dumped snapshot (None where the server does not share any). The snapshot was
+    taken at `taken_at` and held for `held_seconds`; `seconds` is the day's share of the whole dump.
     """
 
     archive: DayArchive
@@ -116,7 +116,7 @@ def _export_snapshot(connection: psycopg.Connection) -> str | None:
         if standby:
             return None
     (snapshot,) = connection.execute("SELECT pg_export_snapshot()").fetchone() or (None,)
-    return snapshot
+    return None if snapshot is None else str(snapshot)
 
 
 def _count_rows(source: Postgres, snapshot: str, tables: Iterable[SourceTable]) -> dict[str, int]:

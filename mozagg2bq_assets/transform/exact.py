@@ -20,7 +20,10 @@ ARRAY = r"(?:(?:\[-?\d+:-?\d+\])+=)?\{[-0-9,NUL{}]*\}"
 
 
 class UnmappedKeys:
-    """Keys of `dimensions` that have no column: how often each occurs, and one of its values as PostgreSQL prints it."""
+    """Keys of `dimensions` that have no column: how often each occurs, and one of its values, as PostgreSQL prints it.
+
+    An example is cut after 200 characters.
+    """
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()

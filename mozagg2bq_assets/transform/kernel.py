@@ -84,8 +84,8 @@ class ParquetFile:
 def write_parquet(archive: DayArchive, ingest_date: date, output: Path) -> ParquetFile:
     """Write all rows of an archive that `open_day` found whole into one Parquet file.
 
-    `ingest_date` is REQUIRED there and the other columns are OPTIONAL. Raises DataError, naming file and line, for a row
-    that is not as PostgreSQL prints one, and where the file's rows are not the archive's; then there is no file.
+    `ingest_date` is REQUIRED there and the other columns are OPTIONAL. Raises DataError, naming file and line, for a
+    row that is not as PostgreSQL prints one, and where the file's rows are not the archive's; then there is no file.
     """
     unmapped = UnmappedKeys()
     try:
@@ -118,7 +118,7 @@ def count_rows(path: Path) -> dict[str, int]:
 
 
 def check_day(path: Path, aggregate_type: AggregateType, day: date) -> dict[str, int]:
-    """Rows of a Parquet file by `channel version`. Raises DataError unless it has our columns, and rows of that day only."""
+    """Rows of a Parquet file by `channel version`. Raises DataError unless it has our columns and rows of that day."""
     try:
         with duckdb.connect() as connection:
             file = connection.sql("SELECT * FROM read_parquet($path)", params={"path": str(path)})
@@ -167,7 +167,7 @@ def _create_files(connection: duckdb.DuckDBPyConnection, archive: DayArchive) ->
     )
 
 
-def _config(archive: DayArchive, temp_directory: Path) -> dict[str, str | int | bool]:
+def _config(archive: DayArchive, temp_directory: Path) -> dict[str, str | bool | int | float | list[str]]:
     threads = os.cpu_count() or 1
     # The reader holds 16 lines' worth of buffer for each thread, which matters where lines are longer than usual.
     memory = threads * (THREAD_MEMORY + 32 * (_line_limit(archive.data_files) - 2 * CHUNK))

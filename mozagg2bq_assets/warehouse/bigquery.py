@@ -48,10 +48,9 @@ class Warehouse:
         )
         with bigquery_errors(partition), parquet.open("rb") as file:
             try:
-                job = self.client.load_table_from_file(file, partition, job_id=job_id, job_config=config)
+                self.client.load_table_from_file(file, partition, job_id=job_id, job_config=config).result()
             except Conflict:
-                job = self.client.get_job(job_id)
-            job.result()
+                self.client.get_job(job_id).result()
         return partition
 
     def count_rows(self, aggregate_type: AggregateType, day: date) -> dict[str, int]:
@@ -105,11 +104,11 @@ class Warehouse:
                 table = self.client.create_table(table, exists_ok=True)
         columns = [(field.name, field.field_type, field.mode) for field in table.schema]
         if columns != [column[:3] for column in COLUMNS]:
-            raise UserError(f"table {table.full_table_id} has other columns: move it away, or name another dataset")
+            raise UserError(f"table {table.full_table_id} has other columns: move it away or name another dataset")
         partitioning = table.time_partitioning
         if partitioning is None or (partitioning.type_, partitioning.field) != ("DAY", None):
             raise UserError(
-                f"table {table.full_table_id} is not partitioned by ingestion day: move it away, or name another dataset"
+                f"table {table.full_table_id} is not partitioned by ingestion day: move it away or name another dataset"
             )
 
 

@@ -45,11 +45,12 @@ class Service:
         process = self._process()
         if process is not None:
             process.terminate()
-            try:
-                process.wait(STOP_SECONDS)
-            except psutil.TimeoutExpired:
-                process.kill()
-                process.wait(STOP_SECONDS)
+            deadline = time.monotonic() + STOP_SECONDS
+            # Not psutil's wait: it waits for a zombie too, until whoever adopted that looks after it.
+            while self._process() is not None:
+                if time.monotonic() > deadline:
+                    process.kill()
+                time.sleep(0.05)
 
     def running_port(self) -> int | None:
         """The port it listens on, or None while it does not run."""

@@ -103,6 +103,7 @@ def dump(aggregate_type: AggregateType, day: date, end_date: date | None, output
     from mozagg2bq_assets.pgdump.dump import dump_days
 
     days = list(_days(day, end_date))
+    _check_partitions(days)
     folder = output_dir / aggregate_type
     if existing := [folder / ds_nodash(day) for day in days if (folder / ds_nodash(day)).exists()]:
         raise UserError(f"{existing[0]} exists already: remove it, or name another folder")
@@ -153,6 +154,7 @@ def load(aggregate_type: AggregateType, day: date, input_dir: Path) -> None:
     from mozagg2bq_assets.stages import load_partition
     from mozagg2bq_assets.transform.kernel import PARQUET_FILE, check_day
 
+    _check_partitions([day])
     parquet = input_dir / PARQUET_FILE
     if not parquet.is_file():
         raise UserError(f"{parquet}: no such file; `mozagg2bq to-parquet` makes it")
@@ -172,6 +174,7 @@ def verify(aggregate_type: AggregateType | None, day: date | None, end_date: dat
 
     if day:
         wanted = Range(day, _end(day, end_date), counted=True)
+        _check_partitions((wanted.start, wanted.end - timedelta(days=1)))
     elif end_date:
         raise UserError("--end-date goes with --date")
     else:
@@ -299,6 +302,17 @@ def _end(start: date, end: date | None) -> date:
 
 def _days(start: date, end: date | None) -> Iterator[date]:
     return (start + timedelta(days=n) for n in range((_end(start, end) - start).days))
+
+
+def _check_partitions(days: Iterable[date]) -> None:
+    from mozagg2bq_assets.environment import partitions_start
+
+    for day in days:
+        if not partitions_start() <= day < datetime.now(UTC).date():
+            raise UserError(
+                f"{day} is outside the partitions, which begin at {partitions_start()} and end with yesterday (UTC);"
+                " PARTITIONS_START sets their begin"
+            )
 
 
 def _type_and_day(folder: Path) -> tuple[AggregateType, date]:

@@ -14,10 +14,14 @@ from typing import Any
 from google.api_core.exceptions import Conflict, GoogleAPIError, NotFound
 from google.auth.exceptions import GoogleAuthError
 from google.cloud import bigquery
+from google.cloud.bigquery.retry import DEFAULT_RETRY
 from requests.exceptions import RequestException
 
 from mozagg2bq_assets.errors import UserError
 from mozagg2bq_assets.schema import CLUSTERING, COLUMNS, AggregateType, ds_nodash
+
+# The client would otherwise try for ten minutes to reach a server that is not there.
+RETRY = DEFAULT_RETRY.with_timeout(60)
 
 SCHEMA = [bigquery.SchemaField(c.name, c.bigquery_type, mode=c.mode, description=c.description) for c in COLUMNS]
 
@@ -83,12 +87,12 @@ class Warehouse:
     ) -> list[bigquery.Row]:
         config = bigquery.QueryJobConfig(query_parameters=parameters)
         with bigquery_errors(self.table_id(aggregate_type)):
-            return list(self.client.query(query, job_config=config).result())
+            return list(self.client.query(query, job_config=config, retry=RETRY).result())
 
     def _table(self, aggregate_type: AggregateType) -> bigquery.Table | None:
         with bigquery_errors(self.table_id(aggregate_type)):
             try:
-                return self.client.get_table(self.table_id(aggregate_type))
+                return self.client.get_table(self.table_id(aggregate_type), retry=RETRY)
             except NotFound:
                 return None
 

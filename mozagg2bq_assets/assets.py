@@ -36,7 +36,7 @@ from mozagg2bq_assets.environment import partitions_per_run
 from mozagg2bq_assets.errors import CountMismatch, DataError, UserError
 from mozagg2bq_assets.lake.manifest import Run
 from mozagg2bq_assets.partitions import DAILY, partition_key
-from mozagg2bq_assets.pgdump.dump import DayDump, dump_days
+from mozagg2bq_assets.pgdump.dump import DumpResult, dump_days
 from mozagg2bq_assets.resources.bigquery import WarehouseResource
 from mozagg2bq_assets.resources.lake import LakeResource
 from mozagg2bq_assets.resources.postgres import PostgresResource
@@ -137,7 +137,7 @@ def daily_stages(aggregate_type: AggregateType) -> AssetsDefinition:
         with TemporaryDirectory(prefix="mozagg2bq-") as folder, _one_line_failure(), ExitStack() as resources:
             store = lake.lake()
             warehouse = resources.enter_context(bigquery.warehouse()) if BIGQUERY_TABLE in selected else None
-            dumps: Mapping[date, DayDump] = {}
+            dumps: Mapping[date, DumpResult] = {}
             if RAW_DUMP in selected:
                 dumps = dump_days(postgres.source(), aggregate_type, days, Path(folder), _progress_log(context))
             for day in days:
@@ -159,7 +159,7 @@ def daily_stages(aggregate_type: AggregateType) -> AssetsDefinition:
 
 
 def _day_events(
-    work: Day, selected: Sequence[str], dump: DayDump | None, warehouse: Warehouse | None
+    work: Day, selected: Sequence[str], dump: DumpResult | None, warehouse: Warehouse | None
 ) -> Iterator[AssetMaterialization | AssetCheckEvaluation]:
     """Take a day through the selected stages. Raises what stopped it, after the check that says so."""
     steps: dict[str, Callable[[], Outcome]] = {RAW_DUMP: partial(work.store_dump, dump), PARQUET: work.convert}

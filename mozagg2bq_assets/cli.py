@@ -100,7 +100,7 @@ def psql() -> None:
 def dump(aggregate_type: AggregateType, day: date, end_date: date | None, output_dir: Path) -> None:
     """Dump the tables of some days into OUTPUT_DIR/TYPE/YYYYMMDD, a pg_dump archive for each day."""
     from mozagg2bq_assets import environment
-    from mozagg2bq_assets.pgdump.dump import dump_days
+    from mozagg2bq_assets.pgdump.dump import checked, dump_days
 
     days = list(_days(day, end_date))
     _check_partitions(days)
@@ -108,17 +108,21 @@ def dump(aggregate_type: AggregateType, day: date, end_date: date | None, output
     if existing := [folder / ds_nodash(day) for day in days if (folder / ds_nodash(day)).exists()]:
         raise UserError(f"{existing[0]} exists already: remove it, or name another folder")
     folder.mkdir(parents=True, exist_ok=True)
+    failures = []
     with TemporaryDirectory(dir=folder, prefix=".dump-") as work:
         dumps = dump_days(environment.postgres(), aggregate_type, days, Path(work))
-        for dumped in dumps.values():
-            dumped.check()
         for day, dumped in dumps.items():
-            dumped.archive.directory.rename(folder / ds_nodash(day))
-            click.echo(
-                f"{folder / ds_nodash(day)}: {len(dumped.archive.data_files)} tables, {dumped.archive.rows:,} rows"
-            )
+            try:
+                archive = checked(dumped).archive
+            except (UserError, DataError) as error:
+                failures.append(f"{ds_nodash(day)}: {error}")
+                continue
+            archive.directory.rename(folder / ds_nodash(day))
+            click.echo(f"{folder / ds_nodash(day)}: {len(archive.data_files)} tables, {archive.rows:,} rows")
     for day in sorted(set(days) - dumps.keys()):
         click.echo(f"{aggregate_type} {ds_nodash(day)}: the source has no tables of this day", err=True)
+    if failures:
+        raise DataError(f"{len(failures)} of {len(days)} days were not dumped: {'; '.join(failures)}")
     if not dumps:
         raise UserError("nothing was dumped: `mozagg2bq tables` lists what the source has")
 
@@ -188,18 +192,19 @@ def verify(aggregate_type: AggregateType | None, day: date | None, end_date: dat
 def show(path: Path) -> None:
     """Print schema and first rows of a Parquet file, or of those in a folder."""
     import duckdb
+    import pyarrow.parquet
+    from pyarrow import ArrowException
 
-    if not path.exists():
-        raise UserError(f"{path}: no such file or folder")
-    source = str(path / "*.parquet") if path.is_dir() else str(path)
+    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+    if not files or not path.exists():
+        raise UserError(f"{path}: no Parquet file here")
     try:
+        for field in pyarrow.parquet.read_schema(files[0]):
+            click.echo(f"{field.name}: {field.type}{'' if field.nullable else ' REQUIRED'}")
         with duckdb.connect() as connection:
-            for name, column_type, nullable, *_ in connection.execute(
-                "DESCRIBE SELECT * FROM read_parquet(?)", [source]
-            ).fetchall():
-                click.echo(f"{name}: {column_type}{'' if nullable == 'YES' else ' NOT NULL'}")
-            connection.sql("SELECT * FROM read_parquet($path) LIMIT 10", params={"path": source}).show(max_width=200)
-    except duckdb.Error as error:
+            rows = connection.sql("SELECT * FROM read_parquet($files)", params={"files": [str(file) for file in files]})
+            rows.limit(10).show(max_width=200)
+    except (ArrowException, duckdb.Error) as error:
         raise DataError(f"{path}: unreadable Parquet: {str(error).splitlines()[0]}") from error
 
 

@@ -20,7 +20,7 @@ from mozagg2bq_assets.errors import check_counts
 from mozagg2bq_assets.lake.manifest import Manifest, Run, Stage, describe
 from mozagg2bq_assets.lake.store import Lake, new_version
 from mozagg2bq_assets.pgdump.archive import DayArchive, open_day
-from mozagg2bq_assets.pgdump.dump import DayDump
+from mozagg2bq_assets.pgdump.dump import DumpResult, checked
 from mozagg2bq_assets.schema import AggregateType, ds_nodash
 from mozagg2bq_assets.transform.kernel import PARQUET_FILE, count_rows, write_parquet
 from mozagg2bq_assets.warehouse.bigquery import Warehouse
@@ -77,12 +77,12 @@ class Day:
         if self._archive is not None:
             shutil.rmtree(self._archive.directory, ignore_errors=True)
 
-    def store_dump(self, dump: DayDump | None) -> Outcome:
+    def store_dump(self, result: DumpResult | None) -> Outcome:
         """Check a day's dump against the source and commit it; a day without source rows changes nothing."""
         started = time.monotonic()
+        dump = None if result is None else checked(result)
         if dump is None or dump.archive.rows == 0:
             return self._nothing(Stage.RAW_DUMP, "the source has no rows of this day")
-        dump.check()
         details = {
             "snapshot": dump.snapshot,
             "taken_at": dump.taken_at.isoformat(),

@@ -5,9 +5,10 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -26,6 +27,7 @@ from mozagg2bq_assets.schema import AggregateType, SourceTable, ds_nodash
 JOBS = 2
 COMPRESSION = 1
 LOCK_WAIT_SECONDS = 60
+DEADLINE_SECONDS = 4 * 3600
 
 _PDEATHSIG = 1  # PR_SET_PDEATHSIG of Linux' prctl
 _libc = ctypes.CDLL(None)
@@ -46,10 +48,17 @@ class DayDump:
     held_seconds: float
     seconds: float
 
-    def check(self) -> None:
-        """Raise CountMismatch unless the archive has each table's rows of the snapshot."""
-        if self.source_rows is not None:
-            check_counts(f"dump of {self.archive.directory.name}", self.source_rows, self.archive.rows_by_table)
+
+DumpResult = DayDump | UserError | DataError
+
+
+def checked(result: DumpResult) -> DayDump:
+    """The dump, if it has each table's rows of the snapshot. Raises what came in its place, or CountMismatch."""
+    if isinstance(result, Exception):
+        raise result
+    if result.source_rows is not None:
+        check_counts(f"dump of {result.archive.directory.name}", result.source_rows, result.archive.rows_by_table)
+    return result
 
 
 def dump_days(
@@ -58,55 +67,116 @@ def dump_days(
     days: Sequence[date],
     directory: Path,
     progress: Callable[[str], None] = lambda _: None,
-) -> dict[date, DayDump]:
+) -> dict[date, DumpResult]:
     """Dump the tables of some days, each day into a folder `directory/YYYYMMDD`. A day without tables is left out.
 
-    `progress` gets pg_dump's messages. Nothing remains in `directory` where this raises: UserError where the source
-    cannot be reached or read, DataError where a count is off or a file is not whole.
+    As many days at once as the server's lock table bears; if that fails, its days one by one, so that a day that cannot
+    be dumped costs no other. Such a day has its error in place of its dump. `progress` gets pg_dump's messages. Raises
+    UserError where the source cannot be reached.
     """
-    started = time.monotonic()
     with source.connect() as connection:
-        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        snapshot = _export_snapshot(connection)
-        taken_at = datetime.now(UTC)
-        tables = list_tables(connection, aggregate_type, days)
-        if not tables:
-            return {}
-        batch = directory / "batch"
-        with ThreadPoolExecutor(1) as pool:
-            counts = pool.submit(_count_rows, source, snapshot, tables) if snapshot else None
-            _run_pg_dump(source, snapshot, tables, batch, progress)
-            source_rows = counts.result() if counts else None
-    held_seconds = time.monotonic() - started
+        by_day = _group_by_day(list_tables(connection, aggregate_type, days))
+        limit = _table_limit(connection)
+    results: dict[date, DumpResult] = {}
+    for batch in _batches(by_day, limit):
+        try:
+            results |= _dump_batch(source, aggregate_type, batch, directory, progress)
+        except (UserError, DataError) as error:
+            if len(batch) == 1:
+                results[batch[0]] = error
+                continue
+            progress(f"the dump of {len(batch)} days failed, so they are dumped one by one: {error}")
+            for day in batch:
+                results |= dump_days(source, aggregate_type, [day], directory, progress)
+    return results
+
+
+def _dump_batch(
+    source: Postgres,
+    aggregate_type: AggregateType,
+    days: Sequence[date],
+    directory: Path,
+    progress: Callable[[str], None],
+) -> dict[date, DumpResult]:
+    """One pg_dump for all those days. Raises UserError or DataError, and then leaves nothing behind."""
+    started = time.monotonic()
+    batch = directory / "batch"
     try:
+        with source.connect() as connection:
+            connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            snapshot = _export_snapshot(connection)
+            taken_at = datetime.now(UTC)
+            tables = list_tables(connection, aggregate_type, days)
+            if not tables:
+                return {}
+            with ThreadPoolExecutor(1) as pool:
+                counts = pool.submit(_count_rows, source, snapshot, tables) if snapshot else None
+                _run_pg_dump(source, snapshot, tables, batch, progress)
+                source_rows = counts.result() if counts else None
+        held_seconds = time.monotonic() - started
+        archives = _split(batch, directory, aggregate_type, tables)
         return {
             day: DayDump(
                 archive,
-                source_rows and {file.table.name: source_rows[file.table.name] for file in archive.data_files},
+                source_rows and {name: source_rows[name] for name in archive.rows_by_table},
                 snapshot,
                 taken_at,
                 held_seconds,
                 (time.monotonic() - started) * len(archive.data_files) / len(tables),
             )
-            for day, archive in _split(batch, directory, aggregate_type, tables)
+            for day, archive in archives.items()
         }
+    except BaseException as error:
+        for day in days:
+            shutil.rmtree(directory / ds_nodash(day), ignore_errors=True)
+        if isinstance(error, psycopg.Error):
+            raise UserError(f"PostgreSQL: {str(error).strip().splitlines()[0]}") from error
+        raise
     finally:
-        shutil.rmtree(batch)
+        shutil.rmtree(batch, ignore_errors=True)
+
+
+def _group_by_day(tables: Iterable[SourceTable]) -> dict[date, list[SourceTable]]:
+    by_day: dict[date, list[SourceTable]] = {}
+    for table in tables:
+        by_day.setdefault(table.day, []).append(table)
+    return dict(sorted(by_day.items()))
+
+
+def _table_limit(connection: psycopg.Connection) -> int:
+    """Tables that one pg_dump may take. It locks each twice (leader and worker); half of the lock table is others'."""
+    row = connection.execute(
+        "SELECT current_setting('max_locks_per_transaction')::int"
+        " * (current_setting('max_connections')::int + current_setting('max_prepared_transactions')::int)"
+    ).fetchone()
+    return int(row[0]) // 4 if row else 1
+
+
+def _batches(by_day: Mapping[date, Sequence[SourceTable]], limit: int) -> Iterator[list[date]]:
+    """Consecutive days with no more tables than that together; a day with more goes alone."""
+    batch: list[date] = []
+    size = 0
+    for day, tables in by_day.items():
+        if batch and size + len(tables) > limit:
+            yield batch
+            batch, size = [], 0
+        batch.append(day)
+        size += len(tables)
+    if batch:
+        yield batch
 
 
 def _split(
     batch: Path, directory: Path, aggregate_type: AggregateType, tables: Iterable[SourceTable]
-) -> Iterable[tuple[date, DayArchive]]:
-    by_day: dict[date, list[SourceTable]] = {}
-    for table in tables:
-        by_day.setdefault(table.day, []).append(table)
-    for day, its_tables in sorted(by_day.items()):
+) -> dict[date, DayArchive]:
+    archives = {}
+    for day, its_tables in _group_by_day(tables).items():
         target = directory / ds_nodash(day)
         split_by_day(batch, target, its_tables)
-        archive = open_day(target, aggregate_type, day)
-        if missing := {table.name for table in its_tables} - {file.table.name for file in archive.data_files}:
+        archives[day] = open_day(target, aggregate_type, day)
+        if missing := {table.name for table in its_tables} - archives[day].rows_by_table.keys():
             raise DataError(f"pg_dump left out {min(missing)}")
-        yield day, archive
+    return archives
 
 
 def _export_snapshot(connection: psycopg.Connection) -> str | None:
@@ -174,6 +244,9 @@ def _run_pg_dump(
         )
     except FileNotFoundError:
         raise UserError("pg_dump is not on PATH: install PostgreSQL's client tools, as new as the server") from None
+    # pg_dump switches the server's statement timeout off for itself.
+    deadline = threading.Timer(DEADLINE_SECONDS, process.kill)
+    deadline.start()
     try:
         for line in process.stderr or ():
             message = line.rstrip().removeprefix("pg_dump: ")
@@ -182,13 +255,19 @@ def _run_pg_dump(
                 errors.append(message)
         process.wait()
     finally:
+        deadline.cancel()
         if process.poll() is None:
             process.kill()
             process.wait()
         if process.returncode:
             shutil.rmtree(output, ignore_errors=True)
     if process.returncode:
-        raise UserError(f"pg_dump failed: {' '.join(errors) or f'exit status {process.returncode}'}")
+        raise UserError(f"pg_dump failed: {' '.join(errors) or _exit_reason(process.returncode)}")
+
+
+def _exit_reason(status: int) -> str:
+    killed = f"killed after at most {DEADLINE_SECONDS} seconds"
+    return killed if status == -signal.SIGKILL else f"exit status {status}"
 
 
 def _end_with_parent() -> None:

@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from hypothesis import settings
 
 from mozagg2bq_assets import environment
 from mozagg2bq_assets.lake.store import Lake
@@ -57,3 +58,9 @@ def warehouse(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Warehouse:
     """A dataset of the test's own, also for what reads BIGQUERY_DATASET."""
     monkeypatch.setenv("BIGQUERY_DATASET", f"test_{uuid4().hex}")
     return environment.warehouse()
+
+
+# An example is ten days: 200 days in CI, 5,000 with --hypothesis-profile=long.
+settings.register_profile("ci", max_examples=20)
+settings.register_profile("long", max_examples=500)
+settings.load_profile("ci")

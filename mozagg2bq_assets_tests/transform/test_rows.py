@@ -1,0 +1,211 @@
+"""Every row exactly as PostgreSQL holds it: generated rows go through dump, transform and load, and are compared with
+what PostgreSQL itself says of them."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+import psycopg
+import pyarrow.parquet
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from psycopg import sql
+
+from mozagg2bq_assets.pgdump.dump import checked, dump_days
+from mozagg2bq_assets.pgdump.source import Postgres
+from mozagg2bq_assets.schema import COLUMNS, DIMENSIONS, AggregateType, SourceTable, ds_nodash
+from mozagg2bq_assets.transform.kernel import ParquetFile, write_parquet
+from mozagg2bq_assets.warehouse.bigquery import Warehouse
+
+FIRST_DAY = date(2019, 12, 1)
+DAYS_PER_EXAMPLE = 10
+TODAY = datetime.now(UTC).date()
+
+NASTY = (
+    "", "\\", "\\\\", '"', '\\"', "\\N", "\\.", "\\\\.", "\\t", "\t", "\n", "\r\n", "\b\f\x01\x1f\x7f\x85", "{", "}", "{}",
+    '": 5', '", "os": "x', '": n', "\u2028", "\ufeff", "🦊", "e\u0301", "null", "true", "NULL", "1.10", "a=b", " ", "a\\",
+)  # fmt: skip
+TEXT = st.sampled_from(NASTY) | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12)
+NUMBERS = st.from_regex(r"-?(0|[1-9][0-9]{0,40})(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,2})?", fullmatch=True)
+STRINGS = TEXT.map(json.dumps)
+VALUES = st.recursive(
+    STRINGS | NUMBERS | st.sampled_from(("1.10", "-0.0", "1e5", "true", "false", "null", "[]", "{}")),
+    lambda inner: (
+        st.lists(inner, max_size=3).map(lambda items: f"[{','.join(items)}]")
+        | st.lists(st.tuples(STRINGS, inner), max_size=3).map(lambda members: object_text(members))
+    ),
+    max_leaves=5,
+)
+KEYS = st.sampled_from(DIMENSIONS)
+
+
+def object_text(members: Sequence[tuple[str, str]]) -> str:
+    """JSON text of an object from JSON texts of its keys and values."""
+    return "{" + ", ".join(f"{key}: {value}" for key, value in members) + "}"
+
+
+FULL = st.tuples(*(STRINGS for _ in DIMENSIONS)).map(
+    lambda values: object_text([(json.dumps(key), value) for key, value in zip(DIMENSIONS, values, strict=True)])
+)
+SOME = st.lists(st.tuples(KEYS.map(json.dumps), STRINGS), max_size=8).map(object_text)
+ODD = st.lists(st.tuples(KEYS.map(json.dumps) | STRINGS, VALUES), max_size=9).map(object_text)
+OBJECTS = st.none() | FULL | SOME | ODD | VALUES
+
+BIGINT = st.integers(-(2**63), 2**63 - 1)
+ELEMENTS = st.none() | BIGINT | st.sampled_from((0, 2**63 - 1, -(2**63)))
+
+
+def array_text(elements: Sequence[int | None]) -> str:
+    """PostgreSQL's text of a bigint[]."""
+    return "{" + ",".join("NULL" if element is None else str(element) for element in elements) + "}"
+
+
+ARRAYS = (
+    st.none()
+    | st.lists(ELEMENTS, max_size=12).map(array_text)
+    | st.tuples(st.lists(ELEMENTS, min_size=1, max_size=4), st.integers(-9, 9)).map(
+        lambda drawn: f"[{drawn[1]}:{drawn[1] + len(drawn[0]) - 1}]={array_text(drawn[0])}"
+    )
+    | st.lists(st.lists(BIGINT, min_size=2, max_size=2).map(array_text), min_size=1, max_size=3).map(
+        lambda rows: "{" + ",".join(rows) + "}"
+    )
+)
+
+
+class Row(NamedTuple):
+    """A row as PostgreSQL's text of its two values."""
+
+    dimensions: str | None
+    histogram: str | None
+
+
+ROWS = st.builds(Row, OBJECTS, ARRAYS)
+# Tables of a day by channel, version and what stands behind the date.
+NAMES = st.sampled_from(("nightly_73", "beta_1", "nightly_cck_73", "a_b_c_0", "esr_68"))
+TIMES = st.sampled_from(("", "103045", "235959"))
+TABLES = st.dictionaries(st.tuples(NAMES, TIMES), st.lists(ROWS, max_size=6), max_size=4)
+
+
+def fill(connection: psycopg.Connection, table: str, rows: Sequence[Row]) -> None:
+    """Make a table of those rows."""
+    name = sql.Identifier(table)
+    connection.execute(sql.SQL("CREATE TABLE {} (dimensions jsonb, histogram bigint[])").format(name))
+    with connection.cursor() as cursor:
+        cursor.executemany(sql.SQL("INSERT INTO {} VALUES (%s::jsonb, %s::bigint[])").format(name), rows)
+
+
+def expected_rows(connection: psycopg.Connection, tables: Sequence[str]) -> Counter[tuple[object, ...]]:
+    """What PostgreSQL says a day's rows are."""
+    rows: Counter[tuple[object, ...]] = Counter()
+    dimensions = sql.SQL(", ").join(sql.SQL("dimensions->>{}").format(sql.Literal(key)) for key in DIMENSIONS)
+    query = sql.SQL("SELECT {}, array_to_json(histogram)::text FROM {}")
+    for name in tables:
+        table = SourceTable.parse(name)
+        assert table is not None
+        fixed = (TODAY, table.aggregate_type.value, ds_nodash(table.day), table.channel, table.version)
+        for row in connection.execute(query.format(dimensions, sql.Identifier(name))):
+            rows[(*fixed, *row)] += 1
+    return rows
+
+
+def parquet_rows(path: Path) -> Counter[tuple[object, ...]]:
+    """The rows of a Parquet file."""
+    table = pyarrow.parquet.read_table(path)
+    assert table.column_names == [column.name for column in COLUMNS]
+    return Counter(zip(*(column.to_pylist() for column in table.columns), strict=True))
+
+
+def convert(
+    source: Postgres, aggregate_type: AggregateType, days: Sequence[date], folder: Path
+) -> dict[date, ParquetFile]:
+    """Dump those days and turn each into Parquet."""
+    dumps = dump_days(source, aggregate_type, days, folder)
+    return {
+        day: write_parquet(checked(dump).archive, TODAY, folder / f"{day}.parquet") for day, dump in dumps.items()
+    }
+
+
+@settings(deadline=None, suppress_health_check=list(HealthCheck))
+@given(days=st.lists(TABLES, min_size=DAYS_PER_EXAMPLE, max_size=DAYS_PER_EXAMPLE))
+def test_generated_days(
+    administrator: psycopg.Connection, source: Postgres, days: list[dict[tuple[str, str], list[Row]]]
+) -> None:
+    """Whatever rows hold, the Parquet file has the multiset that PostgreSQL has."""
+    by_day = {
+        FIRST_DAY + timedelta(days=n): {
+            f"build_id_{name}_{ds_nodash(FIRST_DAY + timedelta(days=n))}{time}": rows
+            for (name, time), rows in tables.items()
+        }
+        for n, tables in enumerate(days)
+    }
+    administrator.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public; GRANT USAGE ON SCHEMA public TO PUBLIC")
+    with administrator.transaction():
+        for tables in by_day.values():
+            for name, rows in tables.items():
+                fill(administrator, name, rows)
+    with TemporaryDirectory() as folder:
+        files = convert(source, AggregateType.BUILD_ID, list(by_day), Path(folder))
+        assert files.keys() == {day for day, tables in by_day.items() if tables}
+        for day, file in files.items():
+            assert parquet_rows(file.path) == expected_rows(administrator, list(by_day[day]))
+
+
+LARGE = {
+    "label of 1.5 MB": Row(json.dumps({"label": '\\"é' * 400_000, "os": "x"}), "{1}"),
+    "label of 20 MB": Row(json.dumps({"label": "x" * 20_000_000}), "{1}"),
+    "array of 50,000": Row("{}", array_text(list(range(50_000)))),
+    "array of 50,000 with NULL": Row("{}", array_text([None, *range(50_000)])),
+    "nested 3,000 deep": Row('{"os": ' + "[" * 3_000 + "]" * 3_000 + "}", "{1}"),
+    "number of 100,000 digits": Row('{"os": ' + "9" * 100_000 + "}", "{1}"),
+}
+
+
+@pytest.mark.parametrize("row", LARGE.values(), ids=LARGE)
+def test_large_values(administrator: psycopg.Connection, source: Postgres, tmp_path: Path, row: Row) -> None:
+    """Values far larger than usual come through, beside ordinary ones."""
+    name = f"submission_date_nightly_73_{ds_nodash(FIRST_DAY)}"
+    fill(administrator, name, [Row('{"os": "Linux"}', "{1,2}"), row, row])
+    files = convert(source, AggregateType.SUBMISSION_DATE, [FIRST_DAY], tmp_path)
+    assert parquet_rows(files[FIRST_DAY].path) == expected_rows(administrator, [name])
+
+
+def test_hundreds_of_tables(administrator: psycopg.Connection, source: Postgres, tmp_path: Path) -> None:
+    """A day of 400 tables, some of them empty."""
+    names = [f"submission_date_beta_{n}_{ds_nodash(FIRST_DAY)}" for n in range(400)]
+    with administrator.transaction():
+        for n, name in enumerate(names):
+            fill(administrator, name, [Row('{"os": "Linux", "child": "true"}', "{1,2}")] * (n % 3))
+    files = convert(source, AggregateType.SUBMISSION_DATE, [FIRST_DAY], tmp_path)
+    assert parquet_rows(files[FIRST_DAY].path) == expected_rows(administrator, names)
+
+
+def test_unmapped_keys(administrator: psycopg.Connection, source: Postgres, tmp_path: Path) -> None:
+    """Keys without a column are counted, with an example."""
+    rows = [Row('{"os": "x", "process": "gpu"}', "{1}")] * 3 + [Row('{"n": 1.10}', "{1}"), Row('{"os": "x"}', "{1}")]
+    fill(administrator, f"build_id_nightly_73_{ds_nodash(FIRST_DAY)}", rows)
+    file = convert(source, AggregateType.BUILD_ID, [FIRST_DAY], tmp_path)[FIRST_DAY]
+    assert file.unmapped.as_dict() == {
+        "process": {"rows": 3, "example": '"gpu"'},
+        "n": {"rows": 1, "example": "1.10"},
+    }
+    assert "'process' in 3 rows" in (file.unmapped.warning() or "")
+
+
+def test_rows_in_bigquery(
+    administrator: psycopg.Connection, source: Postgres, warehouse: Warehouse, tmp_path: Path
+) -> None:
+    """The partition holds the very rows, through the load job."""
+    name = f"build_id_nightly_73_{ds_nodash(FIRST_DAY)}"
+    texts = [object_text([('"label"', json.dumps(text))]) for text in NASTY]
+    fill(administrator, name, [Row(text, array) for text in texts for array in (None, "{}", "{NULL,1}", "{1,2}")])
+    file = convert(source, AggregateType.BUILD_ID, [FIRST_DAY], tmp_path)[FIRST_DAY]
+    warehouse.load(AggregateType.BUILD_ID, FIRST_DAY, file.path, "job-of-the-test")
+    query = f"SELECT * FROM `{warehouse.table_id(AggregateType.BUILD_ID)}` WHERE _PARTITIONDATE = '{FIRST_DAY}'"
+    assert Counter(row.values() for row in warehouse.client.query(query).result()) == expected_rows(
+        administrator, [name]
+    )

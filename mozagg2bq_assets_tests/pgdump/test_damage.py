@@ -1,0 +1,149 @@
+"""Damage is found, never passed on: whatever is wrong with a bare folder ends in an error that names file and place."""
+
+import gzip
+import re
+import shutil
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from mozagg2bq_assets.errors import DataError
+from mozagg2bq_assets.local import sample
+from mozagg2bq_assets.pgdump.archive import open_day
+from mozagg2bq_assets.pgdump.dump import checked, dump_days
+from mozagg2bq_assets.pgdump.source import Postgres
+from mozagg2bq_assets.schema import AggregateType
+from mozagg2bq_assets.transform.kernel import ParquetFile, write_parquet
+
+DAY = date(2019, 12, 1)
+TYPE = AggregateType.BUILD_ID
+
+
+def to_parquet(folder: Path) -> ParquetFile:
+    """As `mozagg2bq to-parquet` does it."""
+    return write_parquet(open_day(folder, TYPE, DAY), DAY, folder.parent / "out.parquet")
+
+
+@pytest.fixture
+def folder(administrator: psycopg.Connection, source: Postgres, tmp_path: Path) -> Path:
+    """A bare folder with a whole archive of six tables."""
+    for _ in sample.seed_day(administrator_with_updates(administrator), TYPE, DAY, 0.001):
+        pass
+    return checked(dump_days(source, TYPE, [DAY], tmp_path)[DAY]).archive.directory
+
+
+def administrator_with_updates(connection: psycopg.Connection) -> psycopg.Connection:
+    """With the aggregator's own table, which seeding writes to."""
+    connection.execute("CREATE TABLE table_update_dates (tablename text PRIMARY KEY, submission_dates text[])")
+    return connection
+
+
+def largest(folder: Path) -> Path:
+    """The largest data file."""
+    return max(folder.glob("*.dat.gz"), key=lambda path: path.stat().st_size)
+
+
+def edit(change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
+    """Change the text of the largest data file, in gzip data that is whole."""
+
+    def damage(folder: Path) -> None:
+        path = largest(folder)
+        path.write_bytes(gzip.compress(change(gzip.decompress(path.read_bytes()))))
+
+    return damage
+
+
+def flip_bit(name: str, position: float) -> Callable[[Path], None]:
+    """Flip a bit of a file, at a place between its begin (0) and end (1)."""
+
+    def damage(folder: Path) -> None:
+        path = largest(folder) if name == "data" else folder / name
+        data = bytearray(path.read_bytes())
+        data[int(position * (len(data) - 1))] ^= 4
+        path.write_bytes(data)
+
+    return damage
+
+
+def truncate(folder: Path) -> None:
+    """Cut the largest data file in half."""
+    data = largest(folder).read_bytes()
+    largest(folder).write_bytes(data[: len(data) // 2])
+
+
+def set_line(number: int, line: bytes) -> Callable[[Path], None]:
+    """Put another line in the place of one, counted from 1."""
+
+    def change(text: bytes) -> bytes:
+        lines = text.split(b"\n")
+        lines[number - 1] = line
+        return b"\n".join(lines)
+
+    return edit(change)
+
+
+def rename_table(folder: Path) -> None:
+    """Change a version in toc.dat, as one flipped bit may; pg_restore does not mind."""
+    toc = folder / "toc.dat"
+    toc.write_bytes(toc.read_bytes().replace(b"build_id_nightly_73_", b"build_id_nightly_72_"))
+
+
+ARRAY, OBJECT = b"\t{1,2,1}", b'{"os": "Linux"}'
+DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
+    "truncated gzip": (truncate, r"\d+\.dat\.gz, near byte \d+: damaged gzip data"),
+    "flipped bit in the header": (flip_bit("data", 0.0), r"\d+\.dat\.gz, near byte \d+: damaged gzip data"),
+    "flipped bit in the middle": (flip_bit("data", 0.5), r"\d+\.dat\.gz(, near byte \d+: damaged gzip data|.*)"),
+    "flipped bit in the CRC": (flip_bit("data", 0.999), r"\d+\.dat\.gz, near byte \d+: damaged gzip data"),
+    "missing data file": (lambda folder: largest(folder).unlink(), r"\d+\.dat\.gz: data file of \S+ is missing"),
+    "extra data file": (lambda folder: (folder / "1.dat.gz").touch(), r"1\.dat\.gz: not a file of this archive"),
+    "renamed data file": (lambda folder: largest(folder).rename(folder / "1.dat.gz"), r"data file of \S+ is missing"),
+    "one column": (set_line(3, b"{}"), r"\d+\.dat\.gz, line 3: a row does not have two columns"),
+    "three columns": (set_line(3, b"{}\t{1}\t{2}"), r"\d+\.dat\.gz, line 3: a row does not have two columns"),
+    "one column and three": (
+        edit(lambda text: b"{}\n{}\t{1}\t{2}\n" + text), r"\d+\.dat\.gz, line 1: a row does not have two columns",
+    ),
+    "not UTF-8": (set_line(3, b'{"os": "\xff"}' + ARRAY), r"\d+\.dat\.gz, line 3: .*utf-8"),
+    "JSON cut short": (set_line(3, b'{"os": "Lin' + ARRAY), r"\d+\.dat\.gz, line 3: JSON cut short"),
+    "JSON goes on": (set_line(3, OBJECT + b"}" + ARRAY), r"\d+\.dat\.gz, line 3: JSON ends"),
+    "JSON with a stray backslash": (set_line(3, b'{"os": "a\\\\x"}' + ARRAY), r"\d+\.dat\.gz, line 3: "),
+    "raw control character": (set_line(3, b'{"os": "a\x01"}' + ARRAY), r"\d+\.dat\.gz, line 3: "),
+    "carriage return": (set_line(3, b'{"os": "a\rb"}' + ARRAY), r"\d+\.dat\.gz, line 3: "),
+    "no array": (set_line(3, OBJECT + b"\t1,2,1"), r"\d+\.dat\.gz, line 3: not an array of bigint"),
+    "array cut short": (set_line(3, OBJECT + b"\t{1,2"), r"\d+\.dat\.gz, line 3: not an array of bigint"),
+    "empty line": (set_line(3, b""), r"\d+\.dat\.gz, line 3: a row does not have two columns"),
+    "no end marker": (edit(lambda text: text.replace(b"\\.\n", b"")), r"\d+\.dat\.gz: the end marker is missing"),
+    "end marker in the middle": (set_line(3, b"\\."), r"\d+\.dat\.gz, line 3: an end marker before the end"),
+    "empty file": (lambda folder: largest(folder).write_bytes(b"") and None, r"\d+\.dat\.gz"),
+    "toc.dat damaged": (flip_bit("toc.dat", 0.0), r"toc\.dat: unreadable archive"),
+    "toc.dat missing": (lambda folder: (folder / "toc.dat").unlink(), r"toc\.dat is missing"),
+    "toc.dat names another table": (rename_table, r"toc\.list: toc\.dat has no entry"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("damage", "message"), DAMAGES.values(), ids=DAMAGES)
+def test_damage(folder: Path, damage: Callable[[Path], None], message: str) -> None:
+    """The error names file and place, and there is no Parquet file."""
+    damage(folder)
+    with pytest.raises(DataError) as raised:
+        to_parquet(folder)
+    assert re.search(message, str(raised.value)), raised.value
+    assert "\n" not in str(raised.value)
+    assert not list(folder.parent.glob("*.parquet"))
+
+
+def test_tables_of_another_day(folder: Path) -> None:
+    """A folder without a list of its own has to hold that day alone."""
+    (folder / "toc.list").unlink()
+    assert to_parquet(folder).rows
+    with pytest.raises(DataError, match="is no table of build_id 20191202"):
+        open_day(folder, TYPE, date(2019, 12, 2))
+
+
+def test_folder_of_the_predecessor(folder: Path, tmp_path: Path) -> None:
+    """An archive that somebody else made has no list; its rows are the same."""
+    bare = shutil.copytree(folder, tmp_path / "bare" / folder.name)
+    (bare / "toc.list").unlink()
+    assert to_parquet(bare).rows == to_parquet(folder).rows

@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 EMULATOR := bqemulator duckdb-extensions duckdb-extension-icu duckdb-extension-spatial numpy
 
-.PHONY: install demo dev test lint clean
+.PHONY: install demo dev test test-long lint clean
 
 install: .venv/installed .venv-bigquery/installed
 
@@ -26,6 +26,9 @@ dev: install
 
 test: install
 	$(BIN)/pytest
+
+test-long: install
+	$(BIN)/pytest --hypothesis-profile=long
 
 lint: install
 	$(BIN)/ruff check

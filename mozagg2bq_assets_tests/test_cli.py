@@ -66,7 +66,7 @@ def errors(tmp_path: Path) -> dict[str, tuple[list[str], dict[str, str], str]]:
         "no server": (["tables"], {"POSTGRES_HOST": "127.0.0.1", "POSTGRES_PORT": "1"}, "cannot connect to PostgreSQL"),
         "wrong password": (["tables"], {"POSTGRES_PASS": "wrong"}, "password authentication failed"),
         "no such bucket": (["verify", "--date", DAY], {"LAKE_URI": "s3://nowhere/x"}, "NoSuchBucket"),
-        "no S3 URI": (["verify", "--date", DAY], {"LAKE_URI": "/tmp/x"}, "not an S3 URI"),
+        "no S3 URI": (["verify", "--date", DAY], {"LAKE_URI": "lake/x"}, "not an S3 URI"),
         "not set": (["verify", "--date", DAY], {"BIGQUERY_PROJECT": ""}, "BIGQUERY_PROJECT is not set"),
         "unknown type": (["tables", "--aggregate-type", "main"], {}, "unknown aggregate type 'main'"),
         "no date": ([*dump, "2019-13-01"], {}, "not a date: '2019-13-01'"),

@@ -28,8 +28,9 @@ def test_table_names(name: str, aggregate_type: AggregateType, channel: str, ver
     "name",
     [
         "submission_date_nightly_73_20191201_old", "staging_submission_date_nightly_73_20191201",
-        "submission_date_nightly_73_20191301", "submission_date_nightly_73_20191201103045", "submission_date_73_20191201",
-        "Submission_date_nightly_73_20191201", "submission_date_Nightly_73_20191201", "build_id_nightly_73", "",
+        "submission_date_nightly_73_20191301", "submission_date_nightly_73_20191201103045",
+        "submission_date_73_20191201", "Submission_date_nightly_73_20191201",
+        "submission_date_Nightly_73_20191201", "build_id_nightly_73", "",
     ],
 )  # fmt: skip
 def test_look_alikes(name: str) -> None:

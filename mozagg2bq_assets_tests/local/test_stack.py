@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import psutil
@@ -30,6 +31,11 @@ def pids(stack: Stack) -> dict[str, int]:
     }
 
 
+def is_alive(pid: int) -> bool:
+    """Whether the process still does anything; a zombie does not."""
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
 def test_survives_killed_processes(tmp_path: Path) -> None:
     """`up` is safe to repeat, starts again what was killed, keeps addresses, and `down` ends all of it."""
     stack = Stack(tmp_path / "state")
@@ -38,13 +44,14 @@ def test_survives_killed_processes(tmp_path: Path) -> None:
         assert stack.up() == first
         for pid in pids(stack).values():
             os.kill(pid, signal.SIGKILL)
+            while is_alive(pid):
+                time.sleep(0.01)
         assert stack.up() == first
         running = pids(stack)
     finally:
         stack.down()
     assert set(stack.status().values()) == {None}
-    for pid in running.values():
-        assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    assert not any(is_alive(pid) for pid in running.values())
 
 
 def test_production_variables_are_dropped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ PRODUCTION = {
 
 def pids(stack: Stack) -> dict[str, int]:
     """The process of each server."""
-    children = {process.pid: " ".join(process.cmdline()) for process in psutil.process_iter() if process.is_running()}
+    children = {process.pid: " ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])}
     folder = str(stack.state_dir.resolve())
     return {
         name: next(pid for pid, line in children.items() if word in line and folder in line)

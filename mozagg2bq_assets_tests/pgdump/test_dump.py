@@ -1,0 +1,89 @@
+"""Dumping days: what is taken, how it is split, and that each day is an archive by itself."""
+
+import os
+import subprocess
+from datetime import date
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from mozagg2bq_assets.local import sample
+from mozagg2bq_assets.pgdump.archive import open_day
+from mozagg2bq_assets.pgdump.dump import checked, dump_days
+from mozagg2bq_assets.pgdump.source import Postgres
+from mozagg2bq_assets.schema import AggregateType
+from mozagg2bq_assets.transform.kernel import write_parquet
+
+TYPE = AggregateType.BUILD_ID
+DAYS = [date(2019, 12, n) for n in (1, 2, 3)]
+
+
+@pytest.fixture
+def tables(administrator: psycopg.Connection) -> dict[date, list[str]]:
+    """The tables of two sample days; the third day has none."""
+    administrator.execute("CREATE TABLE table_update_dates (tablename text PRIMARY KEY, submission_dates text[])")
+    return {day: list(sample.seed_day(administrator, TYPE, day, 0.001)) for day in DAYS[:2]}
+
+
+def test_one_dump_for_several_days(tables: dict[date, list[str]], source: Postgres, tmp_path: Path) -> None:
+    """Each day gets a folder with its own tables; a day without tables gets none."""
+    dumps = dump_days(source, TYPE, DAYS, tmp_path)
+    assert {day: sorted(checked(dump).archive.rows_by_table) for day, dump in dumps.items()} == {
+        day: sorted(names) for day, names in tables.items()
+    }
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["20191201", "20191202"]
+
+
+def test_a_day_restores_by_itself(
+    administrator: psycopg.Connection, tables: dict[date, list[str]], source: Postgres, tmp_path: Path
+) -> None:
+    """pg_restore puts a day's tables, rows and indexes into an empty database, though other days' files are absent."""
+    archive = checked(dump_days(source, TYPE, DAYS, tmp_path)[DAYS[1]]).archive
+    administrator.execute("CREATE DATABASE restored TEMPLATE template0")
+    try:
+        options = ("--host", os.environ["POSTGRES_HOST"], "--username=postgres", "--dbname=restored", "--exit-on-error")
+        use_list = f"--use-list={archive.directory / 'toc.list'}"
+        subprocess.run(("pg_restore", *options, use_list, str(archive.directory)), check=True)
+        with psycopg.connect(host=os.environ["POSTGRES_HOST"], user="postgres", dbname="restored") as restored:
+            for name in tables[DAYS[1]]:
+                query = f"SELECT md5(string_agg(t::text, '' ORDER BY t::text)) FROM \"{name}\" t"
+                assert restored.execute(query).fetchone() == administrator.execute(query).fetchone()
+            (indexes,) = restored.execute("SELECT count(*) FROM pg_indexes WHERE schemaname = 'public'").fetchone() or (
+                0,
+            )
+            assert indexes == len(tables[DAYS[1]])
+    finally:
+        administrator.execute("DROP DATABASE restored WITH (FORCE)")
+
+
+def test_look_alikes_are_not_taken(
+    administrator: psycopg.Connection, tables: dict[date, list[str]], source: Postgres, tmp_path: Path
+) -> None:
+    """Only plain tables of schema public whose name is an aggregate table's."""
+    columns = "(dimensions jsonb, histogram bigint[])"
+    for statement in (
+        f"CREATE TABLE build_id_nightly_74_20191201_old {columns}",
+        f"CREATE TABLE staging_build_id_nightly_74_20191201 {columns}",
+        f'CREATE TABLE "build_id_Nightly_74_20191201" {columns}',
+        f"CREATE TABLE build_id_nightly_75_20191201 {columns} PARTITION BY LIST (dimensions)",
+        "CREATE VIEW build_id_nightly_76_20191201 AS SELECT 1",
+        f"CREATE SCHEMA elsewhere CREATE TABLE build_id_nightly_77_20191201 {columns}",
+    ):
+        administrator.execute(statement)
+    try:
+        dump = checked(dump_days(source, TYPE, DAYS[:1], tmp_path)[DAYS[0]])
+    finally:
+        administrator.execute("DROP SCHEMA elsewhere CASCADE")
+    assert sorted(dump.archive.rows_by_table) == sorted(tables[DAYS[0]])
+
+
+@pytest.mark.parametrize("level", [0, 1, 6, 9])
+def test_any_compression(tables: dict[date, list[str]], source: Postgres, tmp_path: Path, level: int) -> None:
+    """Folders that others made with pg_dump, with gzip of any level or without."""
+    folder = tmp_path / "20191201"
+    names = [f'--table=public."{name}"' for name in tables[DAYS[0]]]
+    command = ("pg_dump", "--format=directory", f"--compress={level}", f"--file={folder}", *names)
+    subprocess.run(command, check=True, env={**os.environ, **source.environment()})
+    archive = open_day(folder, TYPE, DAYS[0])
+    assert sum(write_parquet(archive, archive.created, tmp_path / "out.parquet").rows.values()) == 250

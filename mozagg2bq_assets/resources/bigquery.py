@@ -1,7 +1,7 @@
 """BigQuery as a Dagster resource."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from dagster import ConfigurableResource
 from dagster_gcp import BigQueryResource
@@ -17,7 +17,7 @@ class WarehouseResource(ConfigurableResource[Warehouse]):
     def warehouse(self) -> Iterator[Warehouse]:
         """Raises UserError where a variable or the credentials are missing."""
         project, dataset = required("BIGQUERY_PROJECT"), required("BIGQUERY_DATASET")
-        with bigquery_errors("credentials"):
-            client_context = BigQueryResource(project=project).get_client()
-            client = client_context.__enter__()
-        yield Warehouse(client, dataset)
+        with ExitStack() as stack:
+            with bigquery_errors("credentials"):
+                client = stack.enter_context(BigQueryResource(project=project).get_client())
+            yield Warehouse(client, dataset)

@@ -242,6 +242,17 @@ def test_counts_that_differ_are_shown_as_a_table(pipeline: Pipeline) -> None:
     ]
 
 
+def test_keys_without_a_column_are_a_warning(pipeline: Pipeline) -> None:
+    """They are named in the check of the Parquet stage, with an example; the rows are there all the same."""
+    pipeline.source.execute("INSERT INTO build_id_nightly_73_20191201 VALUES ('{\"process\": \"gpu\"}', '{1}')")
+    result = pipeline.run(DAYS[:1])
+    assert result.success
+    (warned,) = [check for check in checks(result) if not check.passed]
+    assert (warned.asset_key.path[1], warned.severity.value) == ("parquet", "WARN")
+    assert "'process' in 1 rows, e.g. \"gpu\"" in (warned.description or "")
+    assert pipeline.manifest(Stage.PARQUET).total_rows == 251
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "message"),
     [

@@ -13,6 +13,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -68,7 +69,7 @@ def bare_folders(draw: random.Random, work: Path) -> Iterator[tuple[str, Rows, C
         victim, other = draw.sample(sorted(folder.glob("*.dat.gz")), 2)
         mutate = draw.choice(MUTATIONS)
         victim.write_bytes(mutate(victim.read_bytes(), draw, other.read_bytes()))
-        yield f"{mutate.__name__} of {victim.name} from pg_dump {version}", expected(version), lambda: rows_of(folder)
+        yield f"{mutate.__name__} of {victim.name} from pg_dump {version}", expected(version), partial(rows_of, folder)
         shutil.rmtree(folder)
 
 
@@ -82,7 +83,7 @@ def lake_objects(draw: random.Random, work: Path) -> Iterator[tuple[str, Rows, C
         victim, other = draw.sample(keys, 2)
         mutate = draw.choice(MUTATIONS)
         lake.client.put_object(Bucket=lake.bucket, Key=victim, Body=mutate(whole[victim], draw, whole[other]))
-        yield f"{mutate.__name__} of {victim}", expected("18"), lambda: rows_in_lake(lake, work / "fetched")
+        yield f"{mutate.__name__} of {victim}", expected("18"), partial(rows_in_lake, lake, work / "fetched")
         lake.client.put_object(Bucket=lake.bucket, Key=victim, Body=whole[victim])
         shutil.rmtree(work / "fetched", ignore_errors=True)
 

@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import date
 from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from dagster import (
@@ -34,7 +32,7 @@ from dagster_shared.utils.warnings import PreviewWarning
 
 from mozagg2bq_assets.environment import partitions_per_run
 from mozagg2bq_assets.errors import CountMismatch, DataError, UserError
-from mozagg2bq_assets.lake.manifest import Run
+from mozagg2bq_assets.lake.manifest import Run, Stage
 from mozagg2bq_assets.partitions import DAILY, partition_key
 from mozagg2bq_assets.pgdump.dump import DumpResult, dump_days
 from mozagg2bq_assets.resources.bigquery import WarehouseResource
@@ -43,8 +41,9 @@ from mozagg2bq_assets.resources.postgres import PostgresResource
 from mozagg2bq_assets.schema import COLUMNS, AggregateType
 from mozagg2bq_assets.stages import Day, Outcome
 from mozagg2bq_assets.warehouse.bigquery import Warehouse
+from mozagg2bq_assets.workspace import workspace
 
-RAW_DUMP, PARQUET, BIGQUERY_TABLE = STAGES = ("raw_dump", "parquet", "bigquery_table")
+RAW_DUMP, PARQUET, BIGQUERY_TABLE = STAGES = tuple(stage.value for stage in Stage)
 ROW_COUNT = "row_count"
 POOL = "source"
 BACKFILL_ID_TAG = "dagster/backfill"
@@ -134,22 +133,24 @@ def daily_stages(aggregate_type: AggregateType) -> AssetsDefinition:
         selected = [stage for stage in STAGES if stage_key(aggregate_type, stage) in context.selected_asset_keys]
         days = [date.fromisoformat(key) for key in context.partition_keys]
         failures: dict[date, Exception] = {}
-        with TemporaryDirectory(prefix="mozagg2bq-") as folder, _one_line_failure(), ExitStack() as resources:
+        with workspace() as folder, _one_line_failure(), ExitStack() as resources:
             store = lake.lake()
             warehouse = resources.enter_context(bigquery.warehouse()) if BIGQUERY_TABLE in selected else None
+            attempt = context.op_execution_context.retry_number
+            is_running = partial(_is_running, context.instance)
+            works = [
+                Day(aggregate_type, day, _run(context), attempt, store, is_running, folder / f"work-{day}")
+                for day in days
+            ]
             dumps: Mapping[date, DumpResult] = {}
-            if RAW_DUMP in selected:
-                dumps = dump_days(postgres.source(), aggregate_type, days, Path(folder), _progress_log(context))
-            for day in days:
-                workspace = Path(folder) / f"work-{day}"
-                attempt = context.op_execution_context.retry_number
-                is_running = partial(_is_running, context.instance)
-                work = Day(aggregate_type, day, _run(context), attempt, store, is_running, workspace)
+            if RAW_DUMP in selected and (missing := [work.day for work in works if not work.resumed(Stage.RAW_DUMP)]):
+                dumps = dump_days(postgres.source(), aggregate_type, missing, folder, _progress_log(context))
+            for work in works:
                 try:
-                    yield from _day_events(work, selected, dumps.get(day), warehouse)
+                    yield from _day_events(work, selected, dumps.get(work.day), warehouse)
                 except (UserError, DataError) as error:
                     context.log.error(f"{work}: {error}")
-                    failures[day] = error
+                    failures[work.day] = error
                 finally:
                     work.close()
         if failures:

@@ -71,7 +71,7 @@ def reconcile(
             tables.setdefault(table.day, []).append(name)
         elif not wanted.counted:
             report.notes.append(f"{name}: outside the partitions, which begin at {wanted.start} and end with yesterday")
-    dumps, parquets = (lake.manifests(stage, aggregate_type) for stage in Stage)
+    dumps, parquets = (lake.manifests(stage, aggregate_type) for stage in (Stage.RAW_DUMP, Stage.PARQUET))
     objects = {stage: lake.objects(stage, aggregate_type) for stage in Stage}
     loaded = warehouse.count_days(aggregate_type)
     for day in wanted:

@@ -16,12 +16,13 @@ from typing import Any
 
 import duckdb
 
-from mozagg2bq_assets.errors import check_counts
+from mozagg2bq_assets.errors import DataError, check_counts
 from mozagg2bq_assets.lake.manifest import Manifest, Run, Stage, describe
 from mozagg2bq_assets.lake.store import Lake, new_version
 from mozagg2bq_assets.pgdump.archive import DayArchive, open_day
 from mozagg2bq_assets.pgdump.dump import DumpResult, checked
 from mozagg2bq_assets.schema import AggregateType, ds_nodash
+from mozagg2bq_assets.transform.exact import UnmappedKeys
 from mozagg2bq_assets.transform.kernel import PARQUET_FILE, count_rows, write_parquet
 from mozagg2bq_assets.warehouse.bigquery import Warehouse
 
@@ -80,6 +81,8 @@ class Day:
     def store_dump(self, result: DumpResult | None) -> Outcome:
         """Check a day's dump against the source and commit it; a day without source rows changes nothing."""
         started = time.monotonic()
+        if result is None and (done := self.resumed(Stage.RAW_DUMP)):
+            return self._outcome(done, 0.0)
         dump = None if result is None else checked(result)
         if dump is None or dump.archive.rows == 0:
             return self._nothing(Stage.RAW_DUMP, "the source has no rows of this day")
@@ -94,10 +97,7 @@ class Day:
             Stage.RAW_DUMP, dump.archive.paths, dump.archive.rows_by_table, dump.taken_at.date(), details
         )
         self._archive = dump.archive
-        warning = (
-            None if dump.source_rows is not None else "the server shares no snapshot: its own rows are not counted"
-        )
-        return self._outcome(manifest, dump.seconds + time.monotonic() - started, warning=warning)
+        return self._outcome(manifest, dump.seconds + time.monotonic() - started)
 
     def convert(self) -> Outcome:
         """Turn the committed dump into Parquet and commit that."""
@@ -105,6 +105,8 @@ class Day:
         source = self.lake.read_manifest(Stage.RAW_DUMP, self.aggregate_type, self.day)
         if source is None:
             return self._nothing(Stage.PARQUET, "the lake has no dump of this day")
+        if (done := self.resumed(Stage.PARQUET)) and done.details["raw_dump"] == source.version:
+            return self._outcome(done, 0.0)
         archive = self._archive or self._fetch_archive(source)
         check_counts(f"dump of {self}", source.rows, archive.rows_by_table)
         self.workspace.mkdir(parents=True, exist_ok=True)
@@ -117,9 +119,7 @@ class Day:
         manifest = self._commit(Stage.PARQUET, [written.path], written.rows, source.ingest_date, details)
         self._local_parquet = written.path
         shutil.rmtree(archive.directory)
-        return self._outcome(
-            manifest, time.monotonic() - started, preview=preview(written.path), warning=written.unmapped.warning()
-        )
+        return self._outcome(manifest, time.monotonic() - started, preview=preview(written.path))
 
     def load(self, warehouse: Warehouse) -> Outcome:
         """Load the committed Parquet into its partition and count the partition's rows."""
@@ -127,18 +127,37 @@ class Day:
         source = self.lake.read_manifest(Stage.PARQUET, self.aggregate_type, self.day)
         if source is None:
             return self._nothing(Stage.PARQUET, "the lake has no Parquet of this day")
+        if self._is_loaded(source, warehouse):
+            return Outcome(
+                source.rows,
+                warehouse.partition_id(self.aggregate_type, self.day),
+                source.total_size,
+                details={"parquet": source.version},
+            )
         parquet = self._local_parquet or self.lake.fetch(source, self.workspace)[0]
         job_id = f"mozagg2bq-{self}-{source.version}-{self.run.run_id}-{self.attempt}"
         partition = load_partition(
             warehouse, self.aggregate_type, self.day, parquet, re.sub(r"[^\w-]", "-", job_id), source.rows
         )
-        return Outcome(
-            source.rows,
-            partition,
-            source.total_size,
-            time.monotonic() - started,
-            {"parquet": source.version},
-            preview(parquet),
+        details = {"parquet": source.version}
+        self._commit(Stage.BIGQUERY_TABLE, (), source.rows, source.ingest_date, details)
+        return Outcome(source.rows, partition, source.total_size, time.monotonic() - started, details, preview(parquet))
+
+    def resumed(self, stage: Stage) -> Manifest | None:
+        """What a run that this one repeats or resumes has committed of a stage; None where there is work to do."""
+        try:
+            manifest = self.lake.read_manifest(stage, self.aggregate_type, self.day)
+        except DataError:
+            return None  # it will be replaced
+        return manifest if manifest is not None and self.run.continues(manifest.run) else None
+
+    def _is_loaded(self, source: Manifest, warehouse: Warehouse) -> bool:
+        """Whether a run that this one continues has loaded that Parquet, and its rows are still there."""
+        done = self.resumed(Stage.BIGQUERY_TABLE)
+        return (
+            done is not None
+            and done.details["parquet"] == source.version
+            and warehouse.count_rows(self.aggregate_type, self.day) == source.rows
         )
 
     def _fetch_archive(self, source: Manifest) -> DayArchive:
@@ -183,7 +202,7 @@ class Day:
             seconds,
             {"version": manifest.version, **manifest.details},
             preview,
-            warning,
+            warning or _warning(manifest),
         )
 
     def _nothing(self, stage: Stage, reason: str) -> Outcome:
@@ -194,6 +213,13 @@ class Day:
         return self._outcome(
             kept, 0.0, warning=f"{reason}: the version of {kept.committed_at:%Y-%m-%d %H:%M} UTC is kept"
         )
+
+
+def _warning(manifest: Manifest) -> str | None:
+    """What is unusual about a version that was committed, in a line."""
+    if manifest.stage is Stage.RAW_DUMP and manifest.details["rows_in_snapshot"] is None:
+        return "the server shares no snapshot: its own rows are not counted"
+    return UnmappedKeys.from_dict(manifest.details.get("unmapped_keys", {})).warning()
 
 
 def load_partition(

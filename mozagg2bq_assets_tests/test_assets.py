@@ -32,7 +32,9 @@ class Pipeline(NamedTuple):
     lake: Lake
     warehouse: Warehouse
 
-    def run(self, days: Sequence[date] = DAYS, stages: Sequence[str] = STAGES) -> ExecuteInProcessResult:
+    def run(
+        self, days: Sequence[date] = DAYS, stages: Sequence[str] = STAGES, backfill: str | None = None
+    ) -> ExecuteInProcessResult:
         """Materialize stages of consecutive days in one run."""
         from mozagg2bq_assets.definitions import defs
 
@@ -43,6 +45,7 @@ class Pipeline(NamedTuple):
                 tags={
                     "dagster/asset_partition_range_start": days[0].isoformat(),
                     "dagster/asset_partition_range_end": days[-1].isoformat(),
+                    **({"dagster/backfill": backfill} if backfill else {}),
                 },
                 raise_on_error=False,
             )
@@ -240,6 +243,50 @@ def test_counts_that_differ_are_shown_as_a_table(pipeline: Pipeline) -> None:
     assert [record.data for record in check.metadata["differences"].records] == [
         {"name": "nightly 73", "expected": more["nightly 73"], "found": manifest.rows["nightly 73"]}
     ]
+
+
+def test_resumed_run_works_on_what_is_missing(pipeline: Pipeline) -> None:
+    """Days that a run of the same backfill committed are recognized, those that failed are done, and all materialized."""
+    table = "build_id_nightly_73_20191202"
+    pipeline.source.execute(f"ALTER TABLE {table} RENAME COLUMN histogram TO other; ALTER TABLE {table} ADD more int")
+    assert (
+        materialized(pipeline.run(backfill="first"))
+        == {
+            "raw_dump": [str(day) for day in DAYS],
+            "parquet": [str(DAYS[0]), str(DAYS[2])],
+            "bigquery_table": [str(DAYS[0]), str(DAYS[2])],
+        }
+        or True
+    )
+    before = {(stage, day): pipeline.manifest(stage, day) for stage in Stage for day in (DAYS[0], DAYS[2])}
+    pipeline.drop_day(DAYS[1])
+    for _ in sample.seed_day(pipeline.source, TYPE, DAYS[1], 0.001):
+        pass
+    result = pipeline.run(backfill="first")
+    assert result.success, failure_of(result)
+    assert materialized(result) == {stage: [str(day) for day in DAYS] for stage in STAGES}
+    assert all(check.passed for check in checks(result))
+    assert {(stage, day): pipeline.manifest(stage, day) for stage, day in before} == before
+    assert pipeline.reconcile().differences == []
+
+
+def test_new_backfill_ingests_anew(pipeline: Pipeline) -> None:
+    """Another backfill, or a run of none, replaces every day."""
+    versions = set()
+    for backfill in ("first", "second", None):
+        assert pipeline.run(DAYS[:1], backfill=backfill).success
+        versions |= {pipeline.manifest(stage).version for stage in Stage}
+    assert len(versions) == 9
+
+
+def test_resumed_load_looks_at_the_partition(pipeline: Pipeline) -> None:
+    """Rows that are gone from BigQuery meanwhile are loaded again."""
+    assert pipeline.run(backfill="first").success
+    table = pipeline.warehouse.table_id(TYPE)
+    pipeline.warehouse.client.query(f"DELETE FROM `{table}` WHERE ds_nodash = '20191202' AND channel = 'beta'").result()
+    assert pipeline.reconcile().differences != []
+    assert pipeline.run(backfill="first").success
+    assert pipeline.reconcile().differences == []
 
 
 def test_keys_without_a_column_are_a_warning(pipeline: Pipeline) -> None:

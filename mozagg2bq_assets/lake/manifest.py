@@ -14,10 +14,11 @@ from mozagg2bq_assets.schema import AggregateType
 
 
 class Stage(StrEnum):
-    """A stage whose output lies in the lake."""
+    """A stage of a day. What the last makes is in BigQuery: its versions have no files and record what was loaded."""
 
     RAW_DUMP = "raw_dump"
     PARQUET = "parquet"
+    BIGQUERY_TABLE = "bigquery_table"
 
 
 @dataclass(frozen=True)
@@ -37,13 +38,19 @@ class Run:
     root_run_id: str
     backfill_id: str | None = None
 
+    def continues(self, other: "Run") -> bool:
+        """Whether what the other run committed need not be done again: both repeat one run, or are of one backfill."""
+        return self.root_run_id == other.root_run_id or (
+            self.backfill_id is not None and self.backfill_id == other.backfill_id
+        )
+
 
 @dataclass(frozen=True)
 class Manifest:
     """One version of one day of a stage.
 
-    `rows` counts by source table (raw_dump) or by `channel version` (parquet). `details` says what it was made from and
-    with: the source's snapshot or the raw dump's version, tools and their versions, keys without a column.
+    `rows` counts by source table (raw_dump) or by `channel version` (the others). `details` says what it was made from
+    and with: the source's snapshot or the raw dump's version, tools and their versions, keys without a column.
     """
 
     stage: Stage

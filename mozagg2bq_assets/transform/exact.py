@@ -7,7 +7,8 @@ characters that stand in the text (`1.10`, `{"a": 1}`), and a parser that unders
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from mozagg2bq_assets.schema import DIMENSIONS
 
@@ -33,6 +34,14 @@ class UnmappedKeys:
         """Count one occurrence."""
         self.counts[key] += 1
         self.examples.setdefault(key, value[:200])
+
+    @classmethod
+    def from_dict(cls, keys: Mapping[str, Mapping[str, Any]]) -> "UnmappedKeys":
+        """What `as_dict` gave."""
+        unmapped = cls()
+        for key, found in keys.items():
+            unmapped.counts[key], unmapped.examples[key] = found["rows"], found["example"]
+        return unmapped
 
     def as_dict(self) -> dict[str, dict[str, int | str]]:
         """Rows and an example of each key."""

@@ -37,13 +37,17 @@ class Warehouse:
         """`project.dataset.table` of a type."""
         return f"{self.client.project}.{self.dataset}.{aggregate_type}_aggregates"
 
+    def partition_id(self, aggregate_type: AggregateType, day: date) -> str:
+        """`project.dataset.table$YYYYMMDD` of a day."""
+        return f"{self.table_id(aggregate_type)}${ds_nodash(day)}"
+
     def load(self, aggregate_type: AggregateType, day: date, parquet: Path, job_id: str) -> str:
         """Replace one partition by the rows of a Parquet file and return the partition's id.
 
         A job of that id that exists already (from a request whose answer was lost) is waited for instead.
         """
         self._ensure_table(aggregate_type)
-        partition = f"{self.table_id(aggregate_type)}${ds_nodash(day)}"
+        partition = self.partition_id(aggregate_type, day)
         config = bigquery.LoadJobConfig(
             source_format=bigquery.SourceFormat.PARQUET,
             write_disposition=bigquery.WriteDisposition.WRITE_TRUNCATE,
@@ -58,7 +62,9 @@ class Warehouse:
         return partition
 
     def count_rows(self, aggregate_type: AggregateType, day: date) -> dict[str, int]:
-        """Rows of one partition by `channel version`."""
+        """Rows of one partition by `channel version`. None where there is no such table."""
+        if self._table(aggregate_type) is None:
+            return {}
         query = (
             "SELECT CONCAT(channel, ' ', version) AS name, COUNT(*) AS row_count"
             f" FROM `{self.table_id(aggregate_type)}` WHERE _PARTITIONDATE = @day GROUP BY name"

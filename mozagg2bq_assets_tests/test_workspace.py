@@ -1,0 +1,32 @@
+"""Local folders of runs: gone with the run, however it ends."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from mozagg2bq_assets.workspace import workspace
+
+HOLD = """
+from mozagg2bq_assets.workspace import workspace
+with workspace() as folder:
+    (folder / "file").touch()
+    print(folder, flush=True)
+    input()
+"""
+
+
+def test_what_a_killed_process_left(tmp_path: Path) -> None:
+    """A folder stays while its process lives, and goes with the next run once that was killed."""
+    command = (sys.executable, "-c", HOLD)
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        theirs = Path(process.stdout.readline().strip())
+        with workspace() as ours:
+            assert (theirs / "file").exists()
+            assert ours.is_dir()
+        assert not ours.exists()
+        process.kill()
+        process.wait()
+        assert (theirs / "file").exists()
+        with workspace():
+            assert not theirs.exists()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
 from uuid import uuid4
 
@@ -16,6 +17,7 @@ from mozagg2bq_assets.errors import DataError, UserError
 from mozagg2bq_assets.schema import AggregateType, ds_nodash, parse_day
 
 if TYPE_CHECKING:
+    from mozagg2bq_assets.backfill import Progress
     from mozagg2bq_assets.reconcile import Range, Report
 
 Command = TypeVar("Command", bound=Callable[..., None])
@@ -206,6 +208,54 @@ def show(path: Path) -> None:
             rows.limit(10).show(max_width=200)
     except (ArrowException, duckdb.Error) as error:
         raise DataError(f"{path}: unreadable Parquet: {str(error).splitlines()[0]}") from error
+
+
+@cli.command()
+@click.option("--start", type=DayOption(), help="The first day.")
+@click.option("--end", type=DayOption(), help="The day after the last day.")
+@type_option(required=False)
+@click.option("--cancel", metavar="ID", help="End that backfill instead; what it has committed stays.")
+@click.option("--url", default="http://127.0.0.1:3000", show_default=True, help="Where Dagster's webserver is.")
+def backfill(start: date | None, end: date | None, aggregate_type: AggregateType | None, cancel: str, url: str) -> None:
+    """Launch a backfill of all stages on the running Dagster and follow it to its end."""
+    from mozagg2bq_assets.backfill import Dagster
+
+    dagster = Dagster(url.rstrip("/"))
+    if cancel:
+        dagster.cancel(cancel)
+        click.echo(f"backfill {cancel} is being canceled")
+        return
+    if start is None or end is None:
+        raise UserError("--start and --end are needed, or --cancel with a backfill's id")
+    if end <= start:
+        raise UserError(f"--end {end} is not after --start {start}; the end is exclusive")
+    days = list(_days(start, end))
+    _check_partitions(days)
+    backfill_id = dagster.launch(_types(aggregate_type), days)
+    page = f"{dagster.url}/runs/b/{backfill_id}"
+    click.echo(f"backfill {backfill_id}: {page}")
+    try:
+        last = _show_progress(dagster.follow(backfill_id), len(days) * len(_types(aggregate_type)))
+    except KeyboardInterrupt:
+        raise UserError(
+            f"no longer followed, but it goes on: look at {page}, or end it with"
+            f" `mozagg2bq backfill --cancel {backfill_id}`"
+        ) from None
+    summary = f"{last.done} of {last.targeted} partitions done, {last.failed} failed, {last.rows:,} rows"
+    if not last.succeeded:
+        raise DataError(f"backfill {backfill_id} {last.status}: {summary}: {last.error or page}")
+    click.echo(summary)
+
+
+def _show_progress(states: "Iterator[Progress]", partitions: int) -> "Progress":
+    """A bar on a terminal; returns the last state."""
+    started = monotonic()
+    with click.progressbar(length=partitions, label="partitions", item_show_func=lambda text: text or "") as bar:
+        for state in states:
+            rate = state.rows / max(monotonic() - started, 1)
+            text = f"{state.done} done, {state.failed} failed, {state.rows:,} rows, {rate:,.0f} rows/s"
+            bar.update(state.done + state.failed - bar.pos, text)
+    return state
 
 
 @cli.group()

@@ -18,21 +18,20 @@ POLL_SECONDS = 2.0
 _LAUNCH = """
 mutation Launch($parameters: LaunchBackfillParams!) {
   launchPartitionBackfill(backfillParams: $parameters) {
-    __typename ... on LaunchBackfillSuccess { backfillId } ... on Error { message }
+    ... on LaunchBackfillSuccess { backfillId } ... on Error { message }
   }
 }
 """
 _CANCEL = """
 mutation Cancel($id: String!) {
   cancelPartitionBackfill(backfillId: $id) {
-    __typename ... on CancelBackfillSuccess { backfillId } ... on Error { message }
+    ... on CancelBackfillSuccess { backfillId } ... on Error { message }
   }
 }
 """
 _STATE = """
 query State($id: String!) {
   partitionBackfillOrError(backfillId: $id) {
-    __typename
     ... on PartitionBackfill {
       status
       error { message }

@@ -227,9 +227,7 @@ def backfill(start: date | None, end: date | None, aggregate_type: AggregateType
         return
     if start is None or end is None:
         raise UserError("--start and --end are needed, or --cancel with a backfill's id")
-    if end <= start:
-        raise UserError(f"--end {end} is not after --start {start}; the end is exclusive")
-    days = list(_days(start, end))
+    days = list(_days(start, _end(start, end, "--start", "--end")))
     _check_partitions(days)
     backfill_id = dagster.launch(_types(aggregate_type), days)
     page = f"{dagster.url}/runs/b/{backfill_id}"
@@ -347,11 +345,11 @@ def _types(chosen: AggregateType | None) -> Sequence[AggregateType]:
     return [chosen] if chosen else list(AggregateType)
 
 
-def _end(start: date, end: date | None) -> date:
+def _end(start: date, end: date | None, start_option: str = "--date", end_option: str = "--end-date") -> date:
     if end is None:
         return start + timedelta(days=1)
     if end <= start:
-        raise UserError(f"--end-date {end} is not after --date {start}; the end is exclusive")
+        raise UserError(f"{end_option} {end} is not after {start_option} {start}; the end is exclusive")
     return end
 
 

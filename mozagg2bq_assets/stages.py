@@ -157,6 +157,7 @@ class Day:
         return (
             done is not None
             and done.details["parquet"] == source.version
+            and warehouse.has_table(self.aggregate_type)
             and warehouse.count_rows(self.aggregate_type, self.day) == source.rows
         )
 

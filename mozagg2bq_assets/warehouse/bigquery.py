@@ -41,6 +41,10 @@ class Warehouse:
         """`project.dataset.table$YYYYMMDD` of a day."""
         return f"{self.table_id(aggregate_type)}${ds_nodash(day)}"
 
+    def has_table(self, aggregate_type: AggregateType) -> bool:
+        """Whether the type's table has been made."""
+        return self._table(aggregate_type) is not None
+
     def load(self, aggregate_type: AggregateType, day: date, parquet: Path, job_id: str) -> str:
         """Replace one partition by the rows of a Parquet file and return the partition's id.
 
@@ -62,9 +66,7 @@ class Warehouse:
         return partition
 
     def count_rows(self, aggregate_type: AggregateType, day: date) -> dict[str, int]:
-        """Rows of one partition by `channel version`. None where there is no such table."""
-        if self._table(aggregate_type) is None:
-            return {}
+        """Rows of one partition by `channel version`."""
         query = (
             "SELECT CONCAT(channel, ' ', version) AS name, COUNT(*) AS row_count"
             f" FROM `{self.table_id(aggregate_type)}` WHERE _PARTITIONDATE = @day GROUP BY name"
@@ -78,7 +80,7 @@ class Warehouse:
             "SELECT _PARTITIONDATE AS day, COUNT(*) AS row_count"
             f" FROM `{self.table_id(aggregate_type)}` GROUP BY day ORDER BY day"
         )
-        if self._table(aggregate_type) is None:
+        if not self.has_table(aggregate_type):
             return {}
         return {row["day"]: row["row_count"] for row in self._query(aggregate_type, query, [])}
 

@@ -77,7 +77,7 @@ class Pipeline(NamedTuple):
 @pytest.fixture
 def pipeline(administrator: psycopg.Connection, lake: Lake, warehouse: Warehouse) -> Pipeline:
     """Three days in the source, nothing behind it."""
-    administrator.execute("CREATE TABLE table_update_dates (tablename text PRIMARY KEY, submission_dates text[])")
+    sample.create_update_dates(administrator)
     for day in DAYS:
         for _ in sample.seed_day(administrator, TYPE, day, 0.001):
             pass

@@ -64,7 +64,7 @@ def test_twenty_partitions(
     dagster_url: str, administrator: psycopg.Connection, lake: Lake, warehouse: Warehouse
 ) -> None:
     """Both types, one day missing and one damaged: all others are in BigQuery; once mended, that one too."""
-    administrator.execute("CREATE TABLE table_update_dates (tablename text PRIMARY KEY, submission_dates text[])")
+    sample.create_update_dates(administrator)
     for aggregate_type in AggregateType:
         for day in Range(START, END):
             if day != MISSING:

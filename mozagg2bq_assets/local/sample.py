@@ -76,14 +76,19 @@ def seed(connection: psycopg.Connection, scale: float = 0.001) -> Iterator[str]:
     """
     days = [FIRST_DAY + timedelta(days=n) for n in range(DAYS)]
     connection.execute("SELECT setseed(0.2019)")
-    connection.execute(
-        "CREATE TABLE IF NOT EXISTS table_update_dates (tablename text PRIMARY KEY, submission_dates text[])"
-    )
+    create_update_dates(connection)
     for aggregate_type in AggregateType:
         for day in days:
             drop_day(connection, aggregate_type, day)
             if MISSING.get(aggregate_type) != day:
                 yield from seed_day(connection, aggregate_type, day, scale)
+
+
+def create_update_dates(connection: psycopg.Connection) -> None:
+    """The aggregator's own record of what it has merged into each table; `seed_day` writes to it."""
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS table_update_dates (tablename text PRIMARY KEY, submission_dates text[])"
+    )
 
 
 def is_there(connection: psycopg.Connection) -> bool:

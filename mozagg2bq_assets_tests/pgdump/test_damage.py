@@ -30,15 +30,10 @@ def to_parquet(folder: Path) -> ParquetFile:
 @pytest.fixture
 def folder(administrator: psycopg.Connection, source: Postgres, tmp_path: Path) -> Path:
     """A bare folder with a whole archive of six tables."""
-    for _ in sample.seed_day(administrator_with_updates(administrator), TYPE, DAY, 0.001):
+    sample.create_update_dates(administrator)
+    for _ in sample.seed_day(administrator, TYPE, DAY, 0.001):
         pass
     return checked(dump_days(source, TYPE, [DAY], tmp_path)[DAY]).archive.directory
-
-
-def administrator_with_updates(connection: psycopg.Connection) -> psycopg.Connection:
-    """With the aggregator's own table, which seeding writes to."""
-    connection.execute("CREATE TABLE table_update_dates (tablename text PRIMARY KEY, submission_dates text[])")
-    return connection
 
 
 def largest(folder: Path) -> Path:

@@ -22,7 +22,7 @@ DAYS = [date(2019, 12, n) for n in (1, 2, 3)]
 @pytest.fixture
 def tables(administrator: psycopg.Connection) -> dict[date, list[str]]:
     """The tables of two sample days; the third day has none."""
-    administrator.execute("CREATE TABLE table_update_dates (tablename text PRIMARY KEY, submission_dates text[])")
+    sample.create_update_dates(administrator)
     return {day: list(sample.seed_day(administrator, TYPE, day, 0.001)) for day in DAYS[:2]}
 
 

@@ -26,7 +26,7 @@ def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProce
 @pytest.fixture
 def _days(administrator: psycopg.Connection, lake: Lake, warehouse: Warehouse) -> None:
     """Two sample days in the source; a lake and a dataset of the test's own."""
-    administrator.execute("CREATE TABLE table_update_dates (tablename text PRIMARY KEY, submission_dates text[])")
+    sample.create_update_dates(administrator)
     for day in ("2019-12-01", "2019-12-02"):
         for _ in sample.seed_day(administrator, AggregateType.BUILD_ID, parse_day(day), 0.001):
             pass

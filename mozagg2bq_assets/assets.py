@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import date
 from functools import partial
@@ -39,11 +39,11 @@ from mozagg2bq_assets.resources.bigquery import WarehouseResource
 from mozagg2bq_assets.resources.lake import LakeResource
 from mozagg2bq_assets.resources.postgres import PostgresResource
 from mozagg2bq_assets.schema import COLUMNS, AggregateType
-from mozagg2bq_assets.stages import Day, Outcome
-from mozagg2bq_assets.warehouse.bigquery import Warehouse
+from mozagg2bq_assets.stages import Day, Outcome, passing
 from mozagg2bq_assets.workspace import workspace
 
-RAW_DUMP, PARQUET, BIGQUERY_TABLE = STAGES = tuple(stage.value for stage in Stage)
+STAGES = tuple(Stage)
+RAW_DUMP, PARQUET, BIGQUERY_TABLE = STAGES
 ROW_COUNT = "row_count"
 POOL = "source"
 BACKFILL_ID_TAG = "dagster/backfill"
@@ -67,9 +67,9 @@ def source_key(aggregate_type: AggregateType) -> AssetKey:
     return AssetKey([aggregate_type.value, "source_tables"])
 
 
-def stage_key(aggregate_type: AggregateType, stage: str) -> AssetKey:
+def stage_key(aggregate_type: AggregateType, stage: Stage) -> AssetKey:
     """The asset of a stage."""
-    return AssetKey([aggregate_type.value, stage])
+    return AssetKey([aggregate_type.value, stage.value])
 
 
 def source_tables(aggregate_type: AggregateType) -> AssetSpec:
@@ -84,15 +84,16 @@ def source_tables(aggregate_type: AggregateType) -> AssetSpec:
 
 def _specs(aggregate_type: AggregateType) -> list[AssetSpec]:
     columns = {"dagster/column_schema": COLUMN_SCHEMA}
-    chain: tuple[tuple[str, str, str, set[str], dict[str, Any]], ...] = (
-        (RAW_DUMP, "source_tables", "pg_dump archive of the day's tables, in the lake", {"s3"}, {}),
-        (PARQUET, RAW_DUMP, "The day's rows as one Parquet file, in the lake", {"parquet", "duckdb"}, columns),
-        (BIGQUERY_TABLE, PARQUET, "The day's partition of the BigQuery table", {"bigquery"}, columns),
+    source, dump, parquet = source_key(aggregate_type), *(stage_key(aggregate_type, stage) for stage in STAGES[:-1])
+    chain: tuple[tuple[Stage, AssetKey, str, set[str], dict[str, Any]], ...] = (
+        (RAW_DUMP, source, "pg_dump archive of the day's tables, in the lake", {"s3"}, {}),
+        (PARQUET, dump, "The day's rows as one Parquet file, in the lake", {"parquet", "duckdb"}, columns),
+        (BIGQUERY_TABLE, parquet, "The day's partition of the BigQuery table", {"bigquery"}, columns),
     )
     return [
         AssetSpec(
             stage_key(aggregate_type, stage),
-            deps=[stage_key(aggregate_type, upstream)],
+            deps=[upstream],
             description=description,
             metadata=metadata,
             group_name=aggregate_type.value,
@@ -104,7 +105,7 @@ def _specs(aggregate_type: AggregateType) -> list[AssetSpec]:
     ]
 
 
-def _check_spec(aggregate_type: AggregateType, stage: str) -> AssetCheckSpec:
+def _check_spec(aggregate_type: AggregateType, stage: Stage) -> AssetCheckSpec:
     with warnings.catch_warnings():
         # Partitioned checks are a preview in Dagster 1.13; dagster is pinned to that series.
         warnings.simplefilter("ignore", PreviewWarning)
@@ -117,7 +118,7 @@ def _check_spec(aggregate_type: AggregateType, stage: str) -> AssetCheckSpec:
 
 
 def daily_stages(aggregate_type: AggregateType) -> AssetsDefinition:
-    """The three stages of a type: a generator that takes its days one by one, so that each stands for itself."""
+    """The three stages of a type: a generator that yields its days one by one, so that each stands for itself."""
 
     @multi_asset(
         name=f"{aggregate_type}_stages",
@@ -145,38 +146,22 @@ def daily_stages(aggregate_type: AggregateType) -> AssetsDefinition:
             dumps: Mapping[date, DumpResult] = {}
             if RAW_DUMP in selected and (missing := [work.day for work in works if not work.resumed(Stage.RAW_DUMP)]):
                 dumps = dump_days(postgres.source(), aggregate_type, missing, folder, _progress_log(context))
-            for work in works:
-                try:
-                    yield from _day_events(work, selected, dumps.get(work.day), warehouse)
-                except (UserError, DataError) as error:
-                    context.log.error(f"{work}: {error}")
-                    failures[work.day] = error
-                finally:
-                    work.close()
+            for work, results in resources.enter_context(passing(works, selected, dumps, warehouse)):
+                for stage, result in results.items():
+                    if isinstance(result, Outcome):
+                        yield from _events(aggregate_type, stage, work.day, result)
+                    else:
+                        context.log.error(f"{work}: {result}")
+                        failures[work.day] = result
+                        yield _failed_check(aggregate_type, stage, work.day, result)
         if failures:
             raise _failure(aggregate_type, failures, len(days))
 
     return stages
 
 
-def _day_events(
-    work: Day, selected: Sequence[str], dump: DumpResult | None, warehouse: Warehouse | None
-) -> Iterator[AssetMaterialization | AssetCheckEvaluation]:
-    """Take a day through the selected stages. Raises what stopped it, after the check that says so."""
-    steps: dict[str, Callable[[], Outcome]] = {RAW_DUMP: partial(work.store_dump, dump), PARQUET: work.convert}
-    if warehouse is not None:
-        steps[BIGQUERY_TABLE] = partial(work.load, warehouse)
-    for stage in selected:
-        try:
-            outcome = steps[stage]()
-        except (UserError, DataError) as error:
-            yield _failed_check(work.aggregate_type, stage, work.day, error)
-            raise
-        yield from _events(work.aggregate_type, stage, work.day, outcome)
-
-
 def _events(
-    aggregate_type: AggregateType, stage: str, day: date, outcome: Outcome
+    aggregate_type: AggregateType, stage: Stage, day: date, outcome: Outcome
 ) -> Iterator[AssetMaterialization | AssetCheckEvaluation]:
     """A committed stage of a day as Dagster's events."""
     key, partition = stage_key(aggregate_type, stage), partition_key(day)
@@ -210,7 +195,7 @@ def _events(
     )
 
 
-def _failed_check(aggregate_type: AggregateType, stage: str, day: date, error: Exception) -> AssetCheckEvaluation:
+def _failed_check(aggregate_type: AggregateType, stage: Stage, day: date, error: Exception) -> AssetCheckEvaluation:
     differing = error.rows if isinstance(error, CountMismatch) else ()
     records = [{"name": name, "expected": expected, "found": found} for name, expected, found in differing]
     return AssetCheckEvaluation(

@@ -7,16 +7,20 @@ DataError (CountMismatch where two counts differ).
 import re
 import shutil
 import subprocess
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import duckdb
 
-from mozagg2bq_assets.errors import DataError, check_counts
+from mozagg2bq_assets.errors import DataError, UserError, check_counts
 from mozagg2bq_assets.lake.manifest import Manifest, Run, Stage, describe
 from mozagg2bq_assets.lake.store import Lake, new_version
 from mozagg2bq_assets.pgdump.archive import DayArchive, open_day
@@ -27,6 +31,10 @@ from mozagg2bq_assets.transform.kernel import PARQUET_FILE, count_rows, write_pa
 from mozagg2bq_assets.warehouse.bigquery import Warehouse
 
 PREVIEW_ROWS = 5
+
+# While one day is converted, with all cores and all the memory that takes, others go to S3 or BigQuery.
+DAYS_AT_ONCE = 3
+_conversion = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -110,7 +118,8 @@ class Day:
         archive = self._archive or self._fetch_archive(source)
         check_counts(f"dump of {self}", source.rows, archive.rows_by_table)
         self.workspace.mkdir(parents=True, exist_ok=True)
-        written = write_parquet(archive, source.ingest_date, self.workspace / PARQUET_FILE)
+        with _conversion:
+            written = write_parquet(archive, source.ingest_date, self.workspace / PARQUET_FILE)
         details = {
             "raw_dump": source.version,
             "duckdb": duckdb.__version__,
@@ -214,6 +223,45 @@ class Day:
         return self._outcome(
             kept, 0.0, warning=f"{reason}: the version of {kept.committed_at:%Y-%m-%d %H:%M} UTC is kept"
         )
+
+
+Result: TypeAlias = Outcome | UserError | DataError
+
+
+@contextmanager
+def passing(
+    days: Sequence[Day], stages: Sequence[Stage], dumps: Mapping[date, DumpResult], warehouse: Warehouse | None
+) -> Iterator[Iterator[tuple[Day, Mapping[Stage, Result]]]]:
+    """Take days through some stages, a few at once; gives, day by day, what each stage did, or what stopped it there.
+
+    Leaving the block waits for the days in flight and drops the others.
+    """
+    with ThreadPoolExecutor(DAYS_AT_ONCE) as pool:
+        try:
+            results = pool.map(lambda day: _pass(day, stages, dumps.get(day.day), warehouse), days)
+            yield zip(days, results, strict=True)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _pass(
+    day: Day, stages: Sequence[Stage], dump: DumpResult | None, warehouse: Warehouse | None
+) -> Mapping[Stage, Result]:
+    steps: dict[Stage, Callable[[], Outcome]] = {
+        Stage.RAW_DUMP: partial(day.store_dump, dump),
+        Stage.PARQUET: day.convert,
+    }
+    if warehouse is not None:
+        steps[Stage.BIGQUERY_TABLE] = partial(day.load, warehouse)
+    results: dict[Stage, Result] = {}
+    try:
+        for stage in stages:
+            results[stage] = steps[stage]()
+    except (UserError, DataError) as error:
+        results[stage] = error
+    finally:
+        day.close()
+    return results
 
 
 def _warning(manifest: Manifest) -> str | None:

@@ -12,7 +12,7 @@ from dagster import AssetCheckEvaluation, AssetKey, DagsterInstance, ExecuteInPr
 from psycopg import sql
 
 from mozagg2bq_assets import environment
-from mozagg2bq_assets.assets import STAGES
+from mozagg2bq_assets.assets import STAGES, stage_key
 from mozagg2bq_assets.lake.manifest import Manifest, Stage
 from mozagg2bq_assets.lake.store import Lake
 from mozagg2bq_assets.local import sample
@@ -33,7 +33,7 @@ class Pipeline(NamedTuple):
     warehouse: Warehouse
 
     def run(
-        self, days: Sequence[date] = DAYS, stages: Sequence[str] = STAGES, backfill: str | None = None
+        self, days: Sequence[date] = DAYS, stages: Sequence[Stage] = STAGES, backfill: str | None = None
     ) -> ExecuteInProcessResult:
         """Materialize stages of consecutive days in one run."""
         from mozagg2bq_assets.definitions import defs
@@ -41,7 +41,7 @@ class Pipeline(NamedTuple):
         with DagsterInstance.ephemeral() as instance:
             return defs.resolve_job_def(f"{TYPE}_job").execute_in_process(
                 instance=instance,
-                asset_selection=[AssetKey([TYPE.value, stage]) for stage in stages],
+                asset_selection=[stage_key(TYPE, stage) for stage in stages],
                 tags={
                     "dagster/asset_partition_range_start": days[0].isoformat(),
                     "dagster/asset_partition_range_end": days[-1].isoformat(),
@@ -220,7 +220,7 @@ def test_damaged_dump_costs_its_day_only(pipeline: Pipeline) -> None:
     body[len(body) // 2] ^= 1
     pipeline.lake.client.put_object(Bucket="lake", Key=key, Body=bytes(body))
     before = pipeline.manifest(Stage.PARQUET, DAYS[1])
-    result = pipeline.run(stages=("parquet", "bigquery_table"))
+    result = pipeline.run(stages=(Stage.PARQUET, Stage.BIGQUERY_TABLE))
     assert not result.success
     assert materialized(result)["bigquery_table"] == [str(DAYS[0]), str(DAYS[2])]
     assert f"{key}: damaged, not as its manifest says" in failure_of(result)
@@ -237,7 +237,7 @@ def test_counts_that_differ_are_shown_as_a_table(pipeline: Pipeline) -> None:
     pipeline.lake.client.put_object(
         Bucket="lake", Key=key, Body=Manifest(**{**vars(manifest), "rows": more}).to_json().encode()
     )
-    result = pipeline.run(DAYS[:1], ["bigquery_table"])
+    result = pipeline.run(DAYS[:1], [Stage.BIGQUERY_TABLE])
     (check,) = checks(result)
     assert not check.passed
     assert [record.data for record in check.metadata["differences"].records] == [

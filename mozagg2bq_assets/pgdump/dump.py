@@ -111,7 +111,7 @@ def _dump_batch(
                 return {}
             with ThreadPoolExecutor(1) as pool:
                 counts = pool.submit(_count_rows, source, snapshot, tables) if snapshot else None
-                _run_pg_dump(source, snapshot, tables, batch, progress)
+                _run_pg_dump(source, snapshot, _pattern(aggregate_type, days), batch, progress)
                 source_rows = counts.result() if counts else None
         held_seconds = time.monotonic() - started
         archives = _split(batch, directory, aggregate_type, tables)
@@ -211,7 +211,7 @@ def count_rows(connection: psycopg.Connection, table: LiteralString | str) -> in
 def _run_pg_dump(
     source: Postgres,
     snapshot: str | None,
-    tables: Iterable[SourceTable],
+    pattern: str,
     output: Path,
     progress: Callable[[str], None],
 ) -> None:
@@ -227,8 +227,7 @@ def _run_pg_dump(
         "--verbose",
         f"--file={output}",
         *((f"--snapshot={snapshot}",) if snapshot else ()),
-        # In double quotes a pattern has no wildcards.
-        *(f'--table=public."{table.name}"' for table in tables),
+        f"--table=public.{pattern}",
     ]
     errors: deque[str] = deque(maxlen=3)
     try:
@@ -263,6 +262,15 @@ def _run_pg_dump(
             shutil.rmtree(output, ignore_errors=True)
     if process.returncode:
         raise UserError(f"pg_dump failed: {' '.join(errors) or _exit_reason(process.returncode)}")
+
+
+def _pattern(aggregate_type: AggregateType, days: Iterable[date]) -> str:
+    """pg_dump's pattern for the tables of those days; what else it matches, `_split` leaves out.
+
+    It is a regular expression, in which `*` is `.*`. For every pattern pg_dump goes through the whole catalog, so that
+    100 names take 8 s where there are 30,000 tables.
+    """
+    return f"{aggregate_type}_*_({'|'.join(map(ds_nodash, days))})[0-9]{{0,}}"
 
 
 def _exit_reason(status: int) -> str:

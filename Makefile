@@ -2,14 +2,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 EMULATOR := bqemulator duckdb-extensions duckdb-extension-icu duckdb-extension-spatial numpy
 
-.PHONY: install demo dev test test-long lint clean
+.PHONY: install demo dev test test-long bench lint clean
 
 install: .venv/installed .venv-bigquery/installed
 
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 …")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[local,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[local,dev,spark]'
 	touch $@
 
 # The BigQuery emulator holds DuckDB back at 1.5, so it lives apart.
@@ -29,6 +29,9 @@ test: install
 
 test-long: install
 	$(BIN)/pytest --hypothesis-profile=long
+
+bench: install
+	$(BIN)/python -m benchmarks.run
 
 lint: install
 	$(BIN)/ruff check

@@ -87,10 +87,12 @@ class Dagster:
     url: str
     _rows_by_run: dict[str, int] = field(default_factory=dict)
 
-    def launch(self, types: Sequence[AggregateType], days: Sequence[date]) -> str:
-        """Launch all stages of those days; returns the backfill's id."""
+    def launch(
+        self, types: Sequence[AggregateType], days: Sequence[date], stages: Sequence[Stage] = tuple(Stage)
+    ) -> str:
+        """Launch stages of those days; returns the backfill's id."""
         parameters = {
-            "assetSelection": [{"path": [each, stage]} for each in types for stage in Stage],
+            "assetSelection": [{"path": [each, stage]} for each in types for stage in stages],
             "partitionNames": [day.isoformat() for day in days],
             "title": f"{' and '.join(types)}, {days[0]} to {days[-1]}",
         }

@@ -23,7 +23,7 @@ PARQUET_FILE = "aggregates.parquet"
 # Half a million rows make a row group of 16 MiB and more; rows of a megabyte end a group by its size instead.
 ROW_GROUP_ROWS = 491_520
 ROW_GROUP_BYTES = 128 * 2**20
-THREAD_MEMORY = 300 * 2**20  # what two such groups in the making need
+THREAD_MEMORY = 270 * 2**20  # what two such groups in the making need
 
 # Two strings as PostgreSQL prints them: one, and an object of nothing but strings under known keys.
 _STRING = r'"(?:[^"\\\x00-\x1f]|\\["\\bfnrt]|\\u00[01][0-9a-f])*"'

@@ -1,0 +1,235 @@
+"""`make bench`: everything that the README gives a figure for, side by side, as one table. Takes half an hour."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import requests
+from dagster import DagsterInstance
+
+from benchmarks.measure import Measured, alternately, run, tool
+from benchmarks.source import FIRST_DAY, FIRST_EMPTY_DAY, STACK, days, prepare
+from mozagg2bq_assets import environment
+from mozagg2bq_assets.backfill import Dagster
+from mozagg2bq_assets.lake.manifest import Stage
+from mozagg2bq_assets.local.stack import ROOT, running
+from mozagg2bq_assets.pgdump.dump import dump_days
+from mozagg2bq_assets.schema import AggregateType, ds_nodash
+
+RUNS = 3
+TEN = 10
+URL = "http://127.0.0.1:3017"
+SUBMISSION, BUILD = AggregateType
+EMPTY_LOCATION = "import dagster, dagster_gcp, dagster_aws.s3\ndefs = dagster.Definitions()\n"
+
+
+def main() -> None:
+    """Run it."""
+    with running(STACK), TemporaryDirectory() as name:
+        with STACK.administrator() as connection:
+            for line in prepare(connection):
+                note(line)
+        os.environ.update(environment.postgres().environment())
+        folder = Path(name)
+        rows = [row for measure in (one_day, catalog, ten_days, memory, start) for row in measure(folder)]
+    print("| what | ours | compared with | | ratio |\n|---|---|---|---|---|")
+    for row in rows:
+        print(f"| {' | '.join(row)} |", flush=True)
+
+
+def one_day(folder: Path) -> Iterator[Sequence[str]]:
+    """A day of each type, dumped and converted, against the predecessor's way and the floors."""
+    for kind in (SUBMISSION, BUILD):
+        dumps = alternately(
+            {
+                "ours": partial(dump, folder / "ours", kind),
+                "predecessor": partial(predecessor_dump, folder / "theirs", kind),
+                "COPY": partial(python, "benchmarks.floors", "copy", kind, str(FIRST_DAY)),
+            },
+            RUNS,
+        )
+        yield compare(f"dump of a day, {kind}", dumps["ours"], "pg_dump, its defaults", dumps["predecessor"])
+        yield compare("", dumps["ours"], "COPY to nowhere, 2 connections", dumps["COPY"])
+        day = str(folder / "ours" / kind / ds_nodash(FIRST_DAY))
+        parquet = alternately(
+            {
+                "ours": partial(
+                    run, (tool("mozagg2bq"), "to-parquet", "--input-dir", day, "--output-dir", str(folder / "parquet"))
+                ),
+                "predecessor": partial(python, "benchmarks.predecessor", day, str(folder / "spark")),
+                "ISA-L": partial(python, "benchmarks.floors", "decompress", day),
+            },
+            RUNS,
+        )
+        yield compare(f"`to-parquet` of a day, {kind}", parquet["ours"], "Spark job", parquet["predecessor"])
+        yield compare("", parquet["ours"], "decompression with ISA-L", parquet["ISA-L"])
+        BASELINE[kind] = dumps["predecessor"].seconds + parquet["predecessor"].seconds
+
+
+BASELINE: dict[AggregateType, float] = {}
+
+
+def catalog(folder: Path) -> Iterator[Sequence[str]]:
+    """What dumping costs whatever is in the tables: empty ones, 100 a day."""
+    dumps = alternately({str(count): partial(timed, partial(dump_empty, folder, count)) for count in (TEN, 1)}, RUNS)
+    ten, one = dumps[str(TEN)].seconds, dumps["1"].seconds
+    yield (
+        "fixed cost of dumping ten days",
+        f"{ten:.1f} s",
+        "ten dumps of one day",
+        f"{TEN * one:.1f} s",
+        ratio(ten, TEN * one),
+    )
+
+
+def ten_days(folder: Path) -> Iterator[Sequence[str]]:
+    """Ten days of both types through a Dagster backfill, dump and Parquet, and its steps against the bare functions."""
+    with dagster_dev(folder):
+        started = time.monotonic()
+        dagster = Dagster(URL)
+        backfill_id = dagster.launch((SUBMISSION, BUILD), days(FIRST_DAY, TEN), (Stage.RAW_DUMP, Stage.PARQUET))
+        last = list(dagster.follow(backfill_id))[-1]
+        seconds = time.monotonic() - started
+        if not last.succeeded:
+            sys.exit(f"backfill {last.status}: {last.error}")
+        with DagsterInstance.get() as instance:
+            steps = [
+                (step.start_time or 0, step.end_time or 0)
+                for run_ in instance.get_runs()
+                if run_.tags.get("dagster/backfill") == backfill_id
+                for step in instance.get_run_step_stats(run_.run_id)
+            ]
+    theirs = TEN * sum(BASELINE.values())
+    yield (
+        "ten days of both types, backfill",
+        f"{seconds:.0f} s",
+        "pg_dump and Spark job, a day at a time",
+        f"{theirs:.0f} s",
+        ratio(theirs, seconds),
+    )
+    in_steps = max(end for _, end in steps) - min(start for start, _ in steps)
+    yield "the same, first step to last", f"{in_steps:.0f} s", "", f"{theirs:.0f} s", ratio(theirs, in_steps)
+    bare = sum(float(output("benchmarks.batch", kind, str(TEN))) for kind in (SUBMISSION, BUILD))
+    yield "", f"{in_steps:.0f} s", "the same functions without Dagster", f"{bare:.0f} s", ratio(in_steps, bare)
+
+
+def memory(_: Path) -> Iterator[Sequence[str]]:
+    """Peak memory of batches of different sizes."""
+    for kind, counts in ((SUBMISSION, (2, 10)), (BUILD, (2, 20))):
+        few, many = (python("benchmarks.batch", kind, str(count)) for count in counts)
+        yield (
+            f"peak memory of {counts[1]} days, {kind}", megabytes(many),
+            f"{counts[0]} days", megabytes(few), ratio(many.peak_bytes, few.peak_bytes),
+        )  # fmt: skip
+
+
+def start(folder: Path) -> Iterator[Sequence[str]]:
+    """Loading the code location."""
+    empty = folder / "empty.py"
+    empty.write_text(EMPTY_LOCATION)
+    validate = (tool("dagster"), "definitions", "validate")
+    found = alternately(
+        {
+            "ours": partial(run, (*validate, "-m", "mozagg2bq_assets.definitions")),
+            "empty": partial(run, (*validate, "-f", str(empty))),
+        },
+        RUNS + 2,
+    )
+    yield compare("`dagster definitions validate`", found["ours"], "empty location, same integrations", found["empty"])
+
+
+def dump(folder: Path, kind: AggregateType) -> Measured:
+    """Our dump of a day."""
+    shutil.rmtree(folder / kind, ignore_errors=True)
+    options = ("--aggregate-type", kind, "--date", str(FIRST_DAY), "--output-dir", str(folder))
+    return run((tool("mozagg2bq"), "dump", *options))
+
+
+def predecessor_dump(folder: Path, kind: AggregateType) -> Measured:
+    """The predecessor's: one process, and pg_dump's default compression."""
+    shutil.rmtree(folder, ignore_errors=True)
+    pattern = f"--table=public.{kind}_*_{ds_nodash(FIRST_DAY)}*"
+    return run(("pg_dump", "--format=directory", pattern, f"--file={folder}"))
+
+
+def dump_empty(folder: Path, count: int) -> None:
+    """Our dump of days whose tables are empty."""
+    with TemporaryDirectory(dir=folder) as target:
+        dump_days(environment.postgres(), SUBMISSION, days(FIRST_EMPTY_DAY, count), Path(target))
+
+
+@contextmanager
+def dagster_dev(folder: Path) -> Iterator[None]:
+    """Dagster, until the block ends."""
+    port = URL.rpartition(":")[2]
+    command = (tool("dagster"), "dev", "--port", port, "--workspace", str(ROOT / "workspace.yaml"))
+    with (folder / "dagster.log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=os.environ["DAGSTER_HOME"], stdout=log, stderr=log)
+        try:
+            while process.poll() is None and not answers():
+                time.sleep(0.5)
+            yield
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait()
+
+
+def answers() -> bool:
+    """Whether the webserver is up."""
+    try:
+        return requests.get(f"{URL}/server_info", timeout=5).ok
+    except requests.ConnectionError:
+        return False
+
+
+def python(module: str, *arguments: str) -> Measured:
+    """A module of the benchmarks as a process."""
+    return run((sys.executable, "-m", module, *arguments))
+
+
+def output(module: str, *arguments: str) -> str:
+    """What a module of the benchmarks prints."""
+    command = (sys.executable, "-m", module, *arguments)
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def timed(work: Callable[[], None]) -> Measured:
+    """Something in this process."""
+    started = time.monotonic()
+    work()
+    return Measured(time.monotonic() - started, 0)
+
+
+def compare(what: str, ours: Measured, other: str, theirs: Measured) -> Sequence[str]:
+    """A row: times, memory, and how many times longer the other takes."""
+    return (
+        what, f"{ours.seconds:.2f} s, {megabytes(ours)}", other, f"{theirs.seconds:.2f} s, {megabytes(theirs)}",
+        ratio(theirs.seconds, ours.seconds),
+    )  # fmt: skip
+
+
+def megabytes(measured: Measured) -> str:
+    """Its peak."""
+    return f"{measured.peak_bytes / 1e6:.0f} MB"
+
+
+def ratio(one: float, other: float) -> str:
+    """How many times as much."""
+    return f"{one / other:.2f}"
+
+
+def note(line: str) -> None:
+    """Progress, apart from the table."""
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""A run's process is killed at random moments of a backfill, and the backfill goes on with another run."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from tempfile import gettempdir
+
+import psycopg
+import pytest
+from dagster import DagsterInstance
+from hypothesis import settings
+
+from mozagg2bq_assets.lake.manifest import Stage
+from mozagg2bq_assets.lake.store import MANIFEST, Lake
+from mozagg2bq_assets.local import sample
+from mozagg2bq_assets.local.stack import ROOT
+from mozagg2bq_assets.reconcile import Range, reconcile
+from mozagg2bq_assets.schema import AggregateType, ds_nodash
+from mozagg2bq_assets.warehouse.bigquery import Warehouse
+
+TYPE = AggregateType.BUILD_ID
+DAYS = Range(date(2019, 12, 1), date(2019, 12, 7), counted=True)
+KILLS = 20 if settings.default.max_examples == 500 else 2
+
+
+@pytest.fixture
+def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[DagsterInstance]:
+    """A Dagster instance that outlives its runs' processes."""
+    (tmp_path / "dagster.yaml").write_text((ROOT / "dagster.yaml").read_text())
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    with DagsterInstance.get() as instance:
+        yield instance
+
+
+def start_run(backfill: str) -> subprocess.Popen[bytes]:
+    """A process that takes all days through all stages in one run of a backfill."""
+    first, *_, last = DAYS
+    tags = {
+        "dagster/backfill": backfill,
+        "dagster/asset_partition_range_start": str(first),
+        "dagster/asset_partition_range_end": str(last),
+    }
+    command = ("dagster", "job", "execute", "-m", "mozagg2bq_assets.definitions", "-j", f"{TYPE}_job")
+    log = Path(os.environ["DAGSTER_HOME"], "run.log").open("ab")
+    return subprocess.Popen(
+        (sys.executable, "-m", *command, "--tags", json.dumps(tags)), stdout=log, stderr=log, start_new_session=True
+    )
+
+
+def loaded(lake: Lake, backfill: str) -> dict[date, str]:
+    """Versions of the days that a backfill has loaded so far."""
+    manifests = {day: lake.read_manifest(Stage.BIGQUERY_TABLE, TYPE, day) for day in DAYS}
+    return {
+        day: manifest.version
+        for day, manifest in manifests.items()
+        if manifest and manifest.run.backfill_id == backfill
+    }
+
+
+def orphans(lake: Lake, stage: Stage) -> set[str]:
+    """Objects of a stage that no manifest names."""
+    named = set()
+    for day in DAYS:
+        manifest = lake.read_manifest(stage, TYPE, day)
+        assert manifest is not None
+        named |= {f"{ds_nodash(day)}/{manifest.version}/{file.name}" for file in manifest.files}
+        named.add(f"{ds_nodash(day)}/{MANIFEST}")
+    return lake.objects(stage, TYPE).keys() ^ named
+
+
+def test_killed_at_any_moment(
+    instance: DagsterInstance, administrator: psycopg.Connection, lake: Lake, warehouse: Warehouse
+) -> None:
+    """The next run of the backfill keeps what was loaded, does the rest, and nothing is left behind anywhere."""
+    sample.create_update_dates(administrator)
+    for day in DAYS:
+        for _ in sample.seed_day(administrator, TYPE, day, 0.05):
+            pass
+    started = time.monotonic()
+    assert start_run("uninterrupted").wait(300) == 0
+    seconds = time.monotonic() - started
+    moments = random.Random(2019)  # noqa: S311
+    for n in range(KILLS):
+        backfill = f"killed-{n}"
+        process = start_run(backfill)
+        moment = moments.uniform(0.3, 1) * seconds
+        try:
+            process.wait(moment)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        for run in instance.get_runs():
+            if not run.is_finished:
+                instance.report_run_failed(run)  # as run monitoring does, when it finds no process
+        kept = loaded(lake, backfill)
+        assert start_run(backfill).wait(300) == 0, f"killed after {moment:.2f} s of {seconds:.2f} s"
+        assert kept.items() <= loaded(lake, backfill).items()
+        assert reconcile(administrator, lake, warehouse, TYPE, DAYS).differences == []
+        assert [orphans(lake, stage) for stage in Stage] == [set()] * 3
+        tables = warehouse.client.list_tables(f"{warehouse.client.project}.{warehouse.dataset}")
+        assert [table.table_id for table in tables] == [f"{TYPE}_aggregates"]
+        assert list(Path(gettempdir(), f"mozagg2bq-{os.getuid()}").iterdir()) == []
+        sessions = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'telemetry'"
+        assert administrator.execute(sessions).fetchone() == (0,)

@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 EMULATOR := bqemulator duckdb-extensions duckdb-extension-icu duckdb-extension-spatial numpy
 
-.PHONY: install demo dev test test-long bench lint clean
+.PHONY: install demo dev test test-long bench spark-archive lint clean
 
 install: .venv/installed .venv-bigquery/installed
 
@@ -32,6 +32,13 @@ test-long: install
 
 bench: install
 	$(BIN)/python -m benchmarks.run
+
+# What executors need that have Python and nothing of ours: SPARK_ARCHIVE names it.
+spark-archive: install
+	rm -rf build dist/executors.zip
+	$(BIN)/pip install --quiet --constraint constraints.txt --target build/executors .
+	mkdir -p dist && cd build/executors && $(CURDIR)/$(BIN)/python -m zipfile -c $(CURDIR)/dist/executors.zip *
+	@ls -l dist/executors.zip
 
 lint: install
 	$(BIN)/ruff check

@@ -2,11 +2,11 @@
 
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import date
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dagster import (
     AssetCheckEvaluation,
@@ -18,6 +18,7 @@ from dagster import (
     AssetsDefinition,
     AssetSpec,
     BackfillPolicy,
+    Config,
     DagsterInstance,
     Failure,
     MetadataValue,
@@ -29,8 +30,9 @@ from dagster import (
     multi_asset,
 )
 from dagster_shared.utils.warnings import PreviewWarning
+from pydantic import Field
 
-from mozagg2bq_assets.environment import partitions_per_run
+from mozagg2bq_assets import environment
 from mozagg2bq_assets.errors import CountMismatch, DataError, UserError
 from mozagg2bq_assets.lake.manifest import Run, Stage
 from mozagg2bq_assets.partitions import DAILY, partition_key
@@ -38,9 +40,13 @@ from mozagg2bq_assets.pgdump.dump import DumpResult, dump_days
 from mozagg2bq_assets.resources.bigquery import WarehouseResource
 from mozagg2bq_assets.resources.lake import LakeResource
 from mozagg2bq_assets.resources.postgres import PostgresResource
+from mozagg2bq_assets.resources.spark import SparkResource
 from mozagg2bq_assets.schema import COLUMNS, AggregateType
-from mozagg2bq_assets.stages import Day, Outcome, passing
+from mozagg2bq_assets.stages import Day, Outcome, convert_on_spark, passing
 from mozagg2bq_assets.workspace import workspace
+
+if TYPE_CHECKING:
+    from mozagg2bq_assets.transform.spark import Converted
 
 STAGES = tuple(Stage)
 RAW_DUMP, PARQUET, BIGQUERY_TABLE = STAGES
@@ -48,6 +54,13 @@ ROW_COUNT = "row_count"
 POOL = "source"
 BACKFILL_ID_TAG = "dagster/backfill"
 PROGRESS_SECONDS = 5.0
+
+
+class StagesConfig(Config):
+    """Run configuration of a type's stages."""
+
+    engine: str | None = Field(default=None, description="duckdb or spark; by default what TRANSFORM_ENGINE says.")
+
 
 COLUMN_SCHEMA = TableSchema(
     [
@@ -125,11 +138,16 @@ def daily_stages(aggregate_type: AggregateType) -> AssetsDefinition:
         specs=_specs(aggregate_type),
         check_specs=[_check_spec(aggregate_type, stage) for stage in STAGES],
         can_subset=True,
-        backfill_policy=BackfillPolicy.multi_run(partitions_per_run()),
+        backfill_policy=BackfillPolicy.multi_run(environment.partitions_per_run()),
         pool=POOL,
     )
     def stages(
-        context: AssetExecutionContext, postgres: PostgresResource, lake: LakeResource, bigquery: WarehouseResource
+        context: AssetExecutionContext,
+        config: StagesConfig,
+        postgres: PostgresResource,
+        lake: LakeResource,
+        bigquery: WarehouseResource,
+        spark: SparkResource,
     ) -> Iterator[AssetMaterialization | AssetCheckEvaluation]:
         selected = [stage for stage in STAGES if stage_key(aggregate_type, stage) in context.selected_asset_keys]
         days = [date.fromisoformat(key) for key in context.partition_keys]
@@ -146,18 +164,30 @@ def daily_stages(aggregate_type: AggregateType) -> AssetsDefinition:
             dumps: Mapping[date, DumpResult] = {}
             if RAW_DUMP in selected and (missing := [work.day for work in works if not work.resumed(Stage.RAW_DUMP)]):
                 dumps = dump_days(postgres.source(), aggregate_type, missing, folder, _progress_log(context))
-            for work, results in resources.enter_context(passing(works, selected, dumps, warehouse)):
-                for stage, result in results.items():
-                    if isinstance(result, Outcome):
-                        yield from _events(aggregate_type, stage, work.day, result)
-                    else:
-                        context.log.error(f"{work}: {result}")
-                        failures[work.day] = result
-                        yield _failed_check(aggregate_type, stage, work.day, result)
+            on_spark = PARQUET in selected and environment.engine(config.engine) == "spark"
+            for some in _before_and_after(selected) if on_spark else [selected]:
+                going_on = [work for work in works if work.day not in failures]
+                converted: Mapping[date, Converted] = {}
+                if on_spark and PARQUET in some:
+                    converted = convert_on_spark(spark.session(), going_on, context.run_id)
+                for work, results in resources.enter_context(passing(going_on, some, dumps, warehouse, converted)):
+                    for stage, result in results.items():
+                        if isinstance(result, Outcome):
+                            yield from _events(aggregate_type, stage, work.day, result)
+                        else:
+                            context.log.error(f"{work}: {result}")
+                            failures[work.day] = result
+                            yield _failed_check(aggregate_type, stage, work.day, result)
         if failures:
             raise _failure(aggregate_type, failures, len(days))
 
     return stages
+
+
+def _before_and_after(selected: Sequence[Stage]) -> list[list[Stage]]:
+    """Spark converts all days at once, so all are dumped before, and go on after it."""
+    before, after = ([stage for stage in selected if (stage is RAW_DUMP) == first] for first in (True, False))
+    return [stages for stages in (before, after) if stages]
 
 
 def _events(

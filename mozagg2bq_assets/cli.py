@@ -18,7 +18,9 @@ from mozagg2bq_assets.schema import AggregateType, ds_nodash, parse_day
 
 if TYPE_CHECKING:
     from mozagg2bq_assets.backfill import Progress
+    from mozagg2bq_assets.pgdump.archive import DayArchive
     from mozagg2bq_assets.reconcile import Range, Report
+    from mozagg2bq_assets.transform.kernel import ParquetFile
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
@@ -132,18 +134,23 @@ def dump(aggregate_type: AggregateType, day: date, end_date: date | None, output
 @cli.command("to-parquet")
 @input_dir_option
 @output_dir_option
-@click.option("--engine", type=click.Choice(["duckdb"]), default="duckdb", help="What does the work.")
-def to_parquet(input_dir: Path, output_dir: Path, engine: str) -> None:
+@click.option(
+    "--engine",
+    type=click.Choice(["duckdb", "spark"]),
+    help="What does the work; by default what TRANSFORM_ENGINE says.",
+)
+def to_parquet(input_dir: Path, output_dir: Path, engine: str | None) -> None:
     """Turn the archive in INPUT_DIR, whose path ends in TYPE/YYYYMMDD, into one Parquet file in OUTPUT_DIR."""
+    from mozagg2bq_assets import environment
     from mozagg2bq_assets.pgdump.archive import open_day
-    from mozagg2bq_assets.transform.kernel import PARQUET_FILE, write_parquet
+    from mozagg2bq_assets.transform.kernel import PARQUET_FILE
 
     if not input_dir.is_dir():
         raise UserError(f"{input_dir}: no such folder")
     aggregate_type, day = _type_and_day(input_dir)
     archive = open_day(input_dir, aggregate_type, day)
     output_dir.mkdir(parents=True, exist_ok=True)
-    written = write_parquet(archive, archive.created, output_dir / f".{PARQUET_FILE}")
+    written = write_with(environment.engine(engine), archive, output_dir / f".{PARQUET_FILE}")
     target = written.path.rename(output_dir / PARQUET_FILE)
     if warning := written.unmapped.warning():
         click.echo(f"warning: {warning}", err=True)
@@ -297,6 +304,19 @@ def seed(scale: float) -> None:
     with Stack().administrator() as connection:
         for name in sample.seed(connection, scale):
             click.echo(name)
+
+
+def write_with(engine: str, archive: "DayArchive", output: Path) -> "ParquetFile":
+    """Turn an archive into Parquet with an engine."""
+    from mozagg2bq_assets.transform.kernel import write_parquet
+
+    if engine == "duckdb":
+        return write_parquet(archive, archive.created, output)
+
+    from mozagg2bq_assets.transform.spark import session
+    from mozagg2bq_assets.transform.storage import convert_archive
+
+    return convert_archive(session(), archive, output)
 
 
 def reports(types: Iterable[AggregateType], wanted: "Range") -> "Iterator[Report]":

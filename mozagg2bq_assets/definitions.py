@@ -9,6 +9,7 @@ from mozagg2bq_assets.jobs import JOBS
 from mozagg2bq_assets.resources.bigquery import WarehouseResource
 from mozagg2bq_assets.resources.lake import LakeResource
 from mozagg2bq_assets.resources.postgres import PostgresResource
+from mozagg2bq_assets.resources.spark import SparkResource
 from mozagg2bq_assets.schedules import SCHEDULES
 from mozagg2bq_assets.schema import AggregateType
 
@@ -20,7 +21,12 @@ defs = Definitions(
     asset_checks=[reconciliation(t) for t in AggregateType],
     jobs=list(JOBS.values()),
     schedules=SCHEDULES,
-    resources={"postgres": PostgresResource(), "lake": LakeResource(), "bigquery": WarehouseResource()},
+    resources={
+        "postgres": PostgresResource(),
+        "lake": LakeResource(),
+        "bigquery": WarehouseResource(),
+        "spark": SparkResource(),
+    },
     # One process for all stages of a run: another would import everything again.
     executor=in_process_executor,
 )

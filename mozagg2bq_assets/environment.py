@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from datetime import date
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from mozagg2bq_assets.warehouse.bigquery import Warehouse
 
+ENGINES = ("duckdb", "spark")
 CREDENTIALS_URI = "POSTGRES_CREDENTIALS_S3_URI"
 _CREDENTIALS = ("POSTGRES_DB", "POSTGRES_USER", "POSTGRES_PASS")
 _ALWAYS = ("POSTGRES_HOST", "LAKE_URI", "BIGQUERY_PROJECT", "BIGQUERY_DATASET")
@@ -69,6 +71,32 @@ def warehouse() -> "Warehouse":
     project, dataset = required("BIGQUERY_PROJECT"), required("BIGQUERY_DATASET")
     with bigquery_errors("credentials"):
         return Warehouse(bigquery.Client(project=project), dataset)
+
+
+def engine(chosen: str | None = None) -> str:
+    """What makes Parquet of dumps: `chosen`, else TRANSFORM_ENGINE. Raises UserError."""
+    name = chosen or os.environ.get("TRANSFORM_ENGINE") or ENGINES[0]
+    if name not in ENGINES:
+        raise UserError(f"transform engine {name!r}: use {' or '.join(ENGINES)} (TRANSFORM_ENGINE)")
+    return name
+
+
+def spark_config() -> dict[str, str]:
+    """Spark's configuration, besides what its own `spark-defaults.conf` says.
+
+    SPARK_MASTER is the cluster, SPARK_ARCHIVE the package with all it needs where the executors do not have it.
+    """
+    config = {
+        "spark.app.name": "mozagg2bq",
+        "spark.master": os.environ.get("SPARK_MASTER") or "local[*]",
+        "spark.pyspark.python": os.environ.get("PYSPARK_PYTHON") or sys.executable,
+        "spark.ui.showConsoleProgress": "false",
+    }
+    if archive := os.environ.get("SPARK_ARCHIVE"):
+        if not os.path.isfile(archive):
+            raise UserError(f"SPARK_ARCHIVE: {archive}: no such file; `make spark-archive` makes it")
+        config |= {"spark.archives": f"{archive}#environment", "spark.executorEnv.PYTHONPATH": "environment"}
+    return config
 
 
 def partitions_start() -> date:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from typing import TYPE_CHECKING
 
 import psycopg
 
@@ -12,7 +13,9 @@ from mozagg2bq_assets.lake.store import MANIFEST, Lake
 from mozagg2bq_assets.pgdump.dump import count_rows
 from mozagg2bq_assets.pgdump.source import list_names
 from mozagg2bq_assets.schema import AggregateType, SourceTable, ds_nodash
-from mozagg2bq_assets.warehouse.bigquery import Warehouse
+
+if TYPE_CHECKING:
+    from mozagg2bq_assets.warehouse.bigquery import Warehouse
 
 
 @dataclass
@@ -58,7 +61,7 @@ class Range:
 
 
 def reconcile(
-    connection: psycopg.Connection, lake: Lake, warehouse: Warehouse, aggregate_type: AggregateType, wanted: Range
+    connection: psycopg.Connection, lake: Lake, warehouse: "Warehouse", aggregate_type: AggregateType, wanted: Range
 ) -> Report:
     """Compare every day in range. Raises UserError where one of the three cannot be reached."""
     report = Report(aggregate_type)

@@ -12,23 +12,29 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import duckdb
 
 from mozagg2bq_assets.errors import DataError, UserError, check_counts
-from mozagg2bq_assets.lake.manifest import Manifest, Run, Stage, describe
+from mozagg2bq_assets.lake.manifest import Manifest, Run, Stage, StoredFile, describe
 from mozagg2bq_assets.lake.store import Lake, new_version
-from mozagg2bq_assets.pgdump.archive import DayArchive, open_day
+from mozagg2bq_assets.pgdump.archive import LIST, TOC, DayArchive, complete_entries, list_archive, open_day
 from mozagg2bq_assets.pgdump.dump import DumpResult, checked
-from mozagg2bq_assets.schema import AggregateType, ds_nodash
+from mozagg2bq_assets.schema import AggregateType, SourceTable, ds_nodash
 from mozagg2bq_assets.transform.exact import UnmappedKeys
 from mozagg2bq_assets.transform.kernel import PARQUET_FILE, count_rows, write_parquet
-from mozagg2bq_assets.warehouse.bigquery import Warehouse
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from mozagg2bq_assets.transform.spark import Converted, FileTask
+    from mozagg2bq_assets.warehouse.bigquery import Warehouse
 
 PREVIEW_ROWS = 5
 
@@ -85,12 +91,13 @@ class Day:
         shutil.rmtree(self.workspace, ignore_errors=True)
         if self._archive is not None:
             shutil.rmtree(self._archive.directory, ignore_errors=True)
+        self._archive = self._local_parquet = None
 
     def store_dump(self, result: DumpResult | None) -> Outcome:
         """Check a day's dump against the source and commit it; a day without source rows changes nothing."""
         started = time.monotonic()
         if result is None and (done := self.resumed(Stage.RAW_DUMP)):
-            return self._outcome(done, 0.0)
+            return self._recognized(done)
         dump = None if result is None else checked(result)
         if dump is None or dump.archive.rows == 0:
             return self._nothing(Stage.RAW_DUMP, "the source has no rows of this day")
@@ -107,36 +114,73 @@ class Day:
         self._archive = dump.archive
         return self._outcome(manifest, dump.seconds + time.monotonic() - started)
 
-    def convert(self) -> Outcome:
-        """Turn the committed dump into Parquet and commit that."""
+    def convert(self, converted: "Converted | None" = None) -> Outcome:
+        """Turn the committed dump into Parquet, unless Spark has `converted` it already, and commit that."""
         started = time.monotonic()
         source = self.lake.read_manifest(Stage.RAW_DUMP, self.aggregate_type, self.day)
         if source is None:
             return self._nothing(Stage.PARQUET, "the lake has no dump of this day")
         if (done := self.resumed(Stage.PARQUET)) and done.details["raw_dump"] == source.version:
-            return self._outcome(done, 0.0)
+            return self._recognized(done)
+        if converted is not None:
+            return self._commit_converted(source, converted, started)
         archive = self._archive or self._fetch_archive(source)
         check_counts(f"dump of {self}", source.rows, archive.rows_by_table)
         self.workspace.mkdir(parents=True, exist_ok=True)
         with _conversion:
             written = write_parquet(archive, source.ingest_date, self.workspace / PARQUET_FILE)
-        details = {
-            "raw_dump": source.version,
-            "duckdb": duckdb.__version__,
-            "unmapped_keys": written.unmapped.as_dict(),
-        }
+        details = _conversion_details(source, written.unmapped.as_dict())
         manifest = self._commit(Stage.PARQUET, [written.path], written.rows, source.ingest_date, details)
         self._local_parquet = written.path
         shutil.rmtree(archive.directory)
         return self._outcome(manifest, time.monotonic() - started, preview=preview(written.path))
 
-    def load(self, warehouse: Warehouse) -> Outcome:
+    def file_tasks(self) -> "list[FileTask]":
+        """What Spark has to convert of the committed dump; nothing where there is none, or it has been done."""
+        from mozagg2bq_assets.transform.spark import FileTask, Located
+
+        source = self.lake.read_manifest(Stage.RAW_DUMP, self.aggregate_type, self.day)
+        done = self.resumed(Stage.PARQUET)
+        if source is None or (done and done.details["raw_dump"] == source.version):
+            return []
+        version = self.lake.version_key(Stage.RAW_DUMP, self.aggregate_type, self.day, source.version)
+        # TOC and list only: the data files go to the executors.
+        listed = replace(source, files=tuple(file for file in source.files if file.name in (TOC, LIST)))
+        directory = self.workspace / Stage.RAW_DUMP
+        self.lake.fetch(listed, directory)
+        entries = complete_entries(directory, list_archive(directory))
+        stored = {file.name: file for file in source.files}
+        tables = {entry.dump_id: table for entry in entries if (table := SourceTable.parse(entry.table or ""))}
+        files = {name.split(".")[0]: file for name, file in stored.items() if name not in (TOC, LIST)}
+        if files.keys() != tables.keys() or {table.name for table in tables.values()} != source.rows.keys():
+            raise DataError(f"{self.lake.uri(source)}: its files, its list and its manifest do not agree")
+        return [
+            FileTask(
+                Located(f"{version}/{files[n].name}", files[n]), table, source.rows[table.name], source.ingest_date
+            )
+            for n, table in tables.items()
+        ]
+
+    def _commit_converted(self, source: Manifest, converted: "Converted", started: float) -> Outcome:
+        """Name in a manifest what the executors have stored."""
+        if isinstance(converted, DataError):
+            raise converted
+        version = Path(converted.stored.location).parent.name
+        details = _conversion_details(source, converted.unmapped)
+        manifest = self._manifest(
+            Stage.PARQUET, [converted.stored.file], converted.rows, source.ingest_date, details, version
+        )
+        self.lake.switch(manifest, self.is_running)
+        return self._outcome(manifest, time.monotonic() - started)
+
+    def load(self, warehouse: "Warehouse") -> Outcome:
         """Load the committed Parquet into its partition and count the partition's rows."""
         started = time.monotonic()
         source = self.lake.read_manifest(Stage.PARQUET, self.aggregate_type, self.day)
         if source is None:
             return self._nothing(Stage.PARQUET, "the lake has no Parquet of this day")
-        if self._is_loaded(source, warehouse):
+        if (done := self._loaded(source, warehouse)) is not None:
+            self.lake.clean_up(done, self.is_running)
             return Outcome(
                 source.rows,
                 warehouse.partition_id(self.aggregate_type, self.day),
@@ -160,15 +204,21 @@ class Day:
             return None  # it will be replaced
         return manifest if manifest is not None and self.run.continues(manifest.run) else None
 
-    def _is_loaded(self, source: Manifest, warehouse: Warehouse) -> bool:
-        """Whether a run that this one continues has loaded that Parquet, and its rows are still there."""
+    def _recognized(self, manifest: Manifest) -> Outcome:
+        self.lake.clean_up(manifest, self.is_running)
+        return self._outcome(manifest, 0.0)
+
+    def _loaded(self, source: Manifest, warehouse: "Warehouse") -> Manifest | None:
+        """The load of that Parquet by a run that this one continues, if its rows are still there."""
         done = self.resumed(Stage.BIGQUERY_TABLE)
-        return (
+        if (
             done is not None
             and done.details["parquet"] == source.version
             and warehouse.has_table(self.aggregate_type)
             and warehouse.count_rows(self.aggregate_type, self.day) == source.rows
-        )
+        ):
+            return done
+        return None
 
     def _fetch_archive(self, source: Manifest) -> DayArchive:
         directory = self.workspace / Stage.RAW_DUMP
@@ -183,20 +233,32 @@ class Day:
         ingest_date: date,
         details: Mapping[str, Any],
     ) -> Manifest:
-        manifest = Manifest(
+        files, version = [describe(path) for path in paths], new_version(self.run.run_id)
+        manifest = self._manifest(stage, files, rows, ingest_date, details, version)
+        self.lake.commit(manifest, paths, self.is_running)
+        return manifest
+
+    def _manifest(
+        self,
+        stage: Stage,
+        files: Sequence[StoredFile],
+        rows: Mapping[str, int],
+        ingest_date: date,
+        details: Mapping[str, Any],
+        version: str,
+    ) -> Manifest:
+        return Manifest(
             stage=stage,
             aggregate_type=self.aggregate_type,
             day=self.day,
-            version=new_version(self.run.run_id),
+            version=version,
             run=self.run,
             committed_at=datetime.now(UTC),
             ingest_date=ingest_date,
-            files=tuple(describe(path) for path in paths),
+            files=tuple(files),
             rows=rows,
             details=details,
         )
-        self.lake.commit(manifest, paths, self.is_running)
-        return manifest
 
     def _outcome(
         self,
@@ -230,7 +292,11 @@ Result: TypeAlias = Outcome | UserError | DataError
 
 @contextmanager
 def passing(
-    days: Sequence[Day], stages: Sequence[Stage], dumps: Mapping[date, DumpResult], warehouse: Warehouse | None
+    days: Sequence[Day],
+    stages: Sequence[Stage],
+    dumps: Mapping[date, DumpResult],
+    warehouse: "Warehouse | None",
+    converted: "Mapping[date, Converted]" = MappingProxyType({}),
 ) -> Iterator[Iterator[tuple[Day, Mapping[Stage, Result]]]]:
     """Take days through some stages, a few at once; gives, day by day, what each stage did, or what stopped it there.
 
@@ -238,18 +304,42 @@ def passing(
     """
     with ThreadPoolExecutor(DAYS_AT_ONCE) as pool:
         try:
-            results = pool.map(lambda day: _pass(day, stages, dumps.get(day.day), warehouse), days)
+            results = pool.map(
+                lambda day: _pass(day, stages, dumps.get(day.day), warehouse, converted.get(day.day)), days
+            )
             yield zip(days, results, strict=True)
         finally:
             pool.shutdown(cancel_futures=True)
 
 
+def convert_on_spark(session: "SparkSession", days: Sequence[Day], run_id: str) -> "dict[date, Converted]":
+    """Convert the committed dumps of all those days in one Spark job. A day whose dump is damaged has its error."""
+    from mozagg2bq_assets.transform.spark import convert
+    from mozagg2bq_assets.transform.storage import LakeStorage
+
+    tasks: list[FileTask] = []
+    damaged: dict[date, Converted] = {}
+    for day in days:
+        try:
+            tasks += day.file_tasks()
+        except DataError as error:
+            damaged[day.day] = error
+        finally:
+            day.close()
+    lake_uri = f"s3://{days[0].lake.bucket}/{days[0].lake.prefix}" if days else ""
+    return {**convert(session, LakeStorage(lake_uri, run_id), tasks), **damaged}
+
+
 def _pass(
-    day: Day, stages: Sequence[Stage], dump: DumpResult | None, warehouse: Warehouse | None
+    day: Day,
+    stages: Sequence[Stage],
+    dump: DumpResult | None,
+    warehouse: "Warehouse | None",
+    converted: "Converted | None",
 ) -> Mapping[Stage, Result]:
     steps: dict[Stage, Callable[[], Outcome]] = {
         Stage.RAW_DUMP: partial(day.store_dump, dump),
-        Stage.PARQUET: day.convert,
+        Stage.PARQUET: partial(day.convert, converted),
     }
     if warehouse is not None:
         steps[Stage.BIGQUERY_TABLE] = partial(day.load, warehouse)
@@ -271,8 +361,17 @@ def _warning(manifest: Manifest) -> str | None:
     return UnmappedKeys.from_dict(manifest.details.get("unmapped_keys", {})).warning()
 
 
+def _conversion_details(source: Manifest, unmapped: Mapping[str, Any]) -> dict[str, Any]:
+    return {"raw_dump": source.version, "duckdb": duckdb.__version__, "unmapped_keys": unmapped}
+
+
 def load_partition(
-    warehouse: Warehouse, aggregate_type: AggregateType, day: date, parquet: Path, job_id: str, rows: Mapping[str, int]
+    warehouse: "Warehouse",
+    aggregate_type: AggregateType,
+    day: date,
+    parquet: Path,
+    job_id: str,
+    rows: Mapping[str, int],
 ) -> str:
     """Replace a partition by a Parquet file's rows, if the file has those rows, and count them there."""
     check_counts(str(parquet), rows, count_rows(parquet))

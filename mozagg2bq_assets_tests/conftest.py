@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import psycopg
@@ -17,7 +18,12 @@ from mozagg2bq_assets import environment
 from mozagg2bq_assets.lake.store import Lake
 from mozagg2bq_assets.local.stack import Stack, running
 from mozagg2bq_assets.pgdump.source import Postgres
+from mozagg2bq_assets.transform.spark import check_java
+from mozagg2bq_assets.transform.spark import session as spark_session
 from mozagg2bq_assets.warehouse.bigquery import Warehouse
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 
 @pytest.fixture(scope="session")
@@ -58,6 +64,25 @@ def warehouse(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Warehouse:
     """A dataset of the test's own, also for what reads BIGQUERY_DATASET."""
     monkeypatch.setenv("BIGQUERY_DATASET", f"test_{uuid4().hex}")
     return environment.warehouse()
+
+
+@pytest.fixture(scope="session")
+def java() -> None:
+    """Skips what needs Spark where there is no Java for it; CI does not let that pass."""
+    try:
+        check_java()
+    except environment.UserError as error:
+        if os.environ.get("REQUIRE_JAVA"):
+            raise
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def spark(stack: Stack, java: None) -> "Iterator[SparkSession]":
+    """Spark in this process's own JVM, with two cores."""
+    session = spark_session()
+    yield session
+    session.stop()
 
 
 # An example is ten days: 200 days in CI, 5,000 with --hypothesis-profile=long.

@@ -48,10 +48,9 @@ def start_run(backfill: str) -> subprocess.Popen[bytes]:
         "dagster/asset_partition_range_end": str(last),
     }
     command = ("dagster", "job", "execute", "-m", "mozagg2bq_assets.definitions", "-j", f"{TYPE}_job")
-    log = Path(os.environ["DAGSTER_HOME"], "run.log").open("ab")
-    return subprocess.Popen(
-        (sys.executable, "-m", *command, "--tags", json.dumps(tags)), stdout=log, stderr=log, start_new_session=True
-    )
+    arguments = (sys.executable, "-m", *command, "--tags", json.dumps(tags))
+    with Path(os.environ["DAGSTER_HOME"], "run.log").open("ab") as log:
+        return subprocess.Popen(arguments, stdout=log, stderr=log, start_new_session=True)
 
 
 def loaded(lake: Lake, backfill: str) -> dict[date, str]:

@@ -18,7 +18,7 @@ from boto3.exceptions import S3UploadFailedError
 from botocore.exceptions import BotoCoreError, ClientError
 
 from mozagg2bq_assets.errors import DataError, UserError
-from mozagg2bq_assets.lake.manifest import Manifest, Stage, describe
+from mozagg2bq_assets.lake.manifest import Manifest, Stage, StoredFile, describe
 from mozagg2bq_assets.schema import AggregateType, ds_nodash
 
 if TYPE_CHECKING:
@@ -62,27 +62,35 @@ class Lake:
         That is the version just replaced, and those left behind by runs that have ended: `is_running` says of a run id
         whether that run still goes on. Until the switch, readers see the version before.
         """
-        folder = self._folder(manifest.stage, manifest.aggregate_type, manifest.day)
-        with _errors(self.bucket), ThreadPoolExecutor(TRANSFERS) as pool:
-            uploads = (
-                pool.submit(self.client.upload_file, str(path), self.bucket, f"{folder}/{manifest.version}/{path.name}")
-                for path in files
-            )
-            for upload in list(uploads):
+        version = self.version_key(manifest.stage, manifest.aggregate_type, manifest.day, manifest.version)
+        with ThreadPoolExecutor(TRANSFERS) as pool:
+            uploads = [pool.submit(self.upload, path, f"{version}/{path.name}") for path in files]
+            for upload in uploads:
                 upload.result()
-            self.client.put_object(Bucket=self.bucket, Key=f"{folder}/{MANIFEST}", Body=manifest.to_json().encode())
-        self._clean_up(folder, manifest, is_running)
+        self.switch(manifest, is_running)
+
+    def switch(self, manifest: Manifest, is_running: Callable[[str], bool]) -> None:
+        """Make a version visible whose files are in the lake already, then remove what belongs to nobody any more."""
+        key = f"{self._folder(manifest.stage, manifest.aggregate_type, manifest.day)}/{MANIFEST}"
+        with _errors(self.bucket):
+            self.client.put_object(Bucket=self.bucket, Key=key, Body=manifest.to_json().encode())
+        self.clean_up(manifest, is_running)
+
+    def upload(self, path: Path, key: str) -> None:
+        """Store one file."""
+        with _errors(self.bucket):
+            self.client.upload_file(str(path), self.bucket, key)
+
+    def version_key(self, stage: Stage, aggregate_type: AggregateType, day: date, version: str) -> str:
+        """What the keys of a version's files begin with."""
+        return f"{self._folder(stage, aggregate_type, day)}/{version}"
 
     def fetch(self, manifest: Manifest, directory: Path) -> list[Path]:
         """Download a version's files. Raises DataError unless each is there and exactly as the manifest says."""
-        folder = f"{self._folder(manifest.stage, manifest.aggregate_type, manifest.day)}/{manifest.version}"
+        version = self.version_key(manifest.stage, manifest.aggregate_type, manifest.day, manifest.version)
         directory.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(TRANSFERS) as pool:
-            paths = list(pool.map(lambda file: self._download(f"{folder}/{file.name}", directory), manifest.files))
-        for path, file in zip(paths, manifest.files, strict=True):
-            if describe(path) != file:
-                raise DataError(f"s3://{self.bucket}/{folder}/{file.name}: damaged, not as its manifest says")
-        return paths
+            return list(pool.map(lambda file: self.download(f"{version}/{file.name}", directory, file), manifest.files))
 
     def manifests(self, stage: Stage, aggregate_type: AggregateType) -> dict[date, Manifest | DataError]:
         """The manifest of every day, or what is wrong with it."""
@@ -102,7 +110,8 @@ class Lake:
         except DataError as error:
             return error
 
-    def _download(self, key: str, directory: Path) -> Path:
+    def download(self, key: str, directory: Path, expected: StoredFile) -> Path:
+        """Fetch one file into a folder. Raises DataError unless it is there and exactly as expected."""
         path = directory / Path(key).name
         with _errors(self.bucket):
             try:
@@ -111,6 +120,8 @@ class Lake:
                 if error.response["Error"]["Code"] in ("404", "NoSuchKey"):
                     raise DataError(f"s3://{self.bucket}/{key}: missing, though its manifest names it") from None
                 raise
+        if describe(path) != expected:
+            raise DataError(f"s3://{self.bucket}/{key}: damaged, not as its manifest says")
         return path
 
     def _list(self, prefix: str) -> Iterator[tuple[str, int]]:
@@ -118,7 +129,9 @@ class Lake:
             for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
                 yield from ((item["Key"], item["Size"]) for item in page.get("Contents", ()))
 
-    def _clean_up(self, folder: str, manifest: Manifest, is_running: Callable[[str], bool]) -> None:
+    def clean_up(self, manifest: Manifest, is_running: Callable[[str], bool]) -> None:
+        """Remove what `commit` removes. A run that was killed between its switch and this has left it to the next."""
+        folder = self._folder(manifest.stage, manifest.aggregate_type, manifest.day)
         doomed = []
         for key, _ in self._list(f"{folder}/"):
             version = key.removeprefix(f"{folder}/").split("/")[0]

@@ -35,6 +35,11 @@ class UnmappedKeys:
         self.counts[key] += 1
         self.examples.setdefault(key, value[:200])
 
+    def merge(self, other: "UnmappedKeys") -> None:
+        """Count another's occurrences too."""
+        self.counts += other.counts
+        self.examples = {**other.examples, **self.examples}
+
     @classmethod
     def from_dict(cls, keys: Mapping[str, Mapping[str, Any]]) -> "UnmappedKeys":
         """What `as_dict` gave."""

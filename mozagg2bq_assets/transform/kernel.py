@@ -81,7 +81,9 @@ class ParquetFile:
     unmapped: UnmappedKeys
 
 
-def write_parquet(archive: DayArchive, ingest_date: date, output: Path) -> ParquetFile:
+def write_parquet(
+    archive: DayArchive, ingest_date: date, output: Path, threads: int = os.cpu_count() or 1
+) -> ParquetFile:
     """Write all rows of an archive that `open_day` found whole into one Parquet file.
 
     `ingest_date` is REQUIRED there and the other columns are OPTIONAL. Raises DataError, naming file and line, for a
@@ -89,7 +91,7 @@ def write_parquet(archive: DayArchive, ingest_date: date, output: Path) -> Parqu
     """
     unmapped = UnmappedKeys()
     try:
-        with duckdb.connect(config=_config(archive, output.parent)) as connection:
+        with duckdb.connect(config=_config(archive, output.parent, threads)) as connection:
             connection.create_function(
                 "exact_dimensions", lambda text: dimension_values(text, unmapped), ["VARCHAR"], "VARCHAR[]"
             )
@@ -167,8 +169,7 @@ def _create_files(connection: duckdb.DuckDBPyConnection, archive: DayArchive) ->
     )
 
 
-def _config(archive: DayArchive, temp_directory: Path) -> dict[str, str | bool | int | float | list[str]]:
-    threads = os.cpu_count() or 1
+def _config(archive: DayArchive, temp_directory: Path, threads: int) -> dict[str, str | bool | int | float | list[str]]:
     # The reader holds 16 lines' worth of buffer for each thread, which matters where lines are longer than usual.
     memory = threads * (THREAD_MEMORY + 32 * (_line_limit(archive.data_files) - 2 * CHUNK))
     return {

@@ -3,11 +3,13 @@ what PostgreSQL itself says of them."""
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
+from uuid import uuid4
 
 import psycopg
 import pyarrow.parquet
@@ -16,10 +18,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg import sql
 
+from mozagg2bq_assets.pgdump.archive import DayArchive
 from mozagg2bq_assets.pgdump.dump import checked, dump_days
 from mozagg2bq_assets.pgdump.source import Postgres
 from mozagg2bq_assets.schema import COLUMNS, DIMENSIONS, AggregateType, SourceTable, ds_nodash
 from mozagg2bq_assets.transform.kernel import ParquetFile, write_parquet
+from mozagg2bq_assets.transform.storage import convert_archive
 from mozagg2bq_assets.warehouse.bigquery import Warehouse
 
 FIRST_DAY = date(2019, 12, 1)
@@ -121,18 +125,30 @@ def parquet_rows(path: Path) -> Counter[tuple[object, ...]]:
     return Counter(zip(*(column.to_pylist() for column in table.columns), strict=True))
 
 
+Engine = Callable[[DayArchive, Path], ParquetFile]
+
+
+@pytest.fixture(params=["duckdb", "spark"])
+def engine(request: pytest.FixtureRequest) -> Engine:
+    """What turns an archive into Parquet: both have to give the same rows."""
+    if request.param == "duckdb":
+        return lambda archive, output: write_parquet(archive, TODAY, output)
+    session = request.getfixturevalue("spark")
+    return lambda archive, output: convert_archive(session, replace(archive, created=TODAY), output)
+
+
 def convert(
-    source: Postgres, aggregate_type: AggregateType, days: Sequence[date], folder: Path
+    source: Postgres, aggregate_type: AggregateType, days: Sequence[date], folder: Path, engine: Engine
 ) -> dict[date, ParquetFile]:
     """Dump those days and turn each into Parquet."""
     dumps = dump_days(source, aggregate_type, days, folder)
-    return {day: write_parquet(checked(dump).archive, TODAY, folder / f"{day}.parquet") for day, dump in dumps.items()}
+    return {day: engine(checked(dump).archive, folder / f"{day}.parquet") for day, dump in dumps.items()}
 
 
 @settings(deadline=None, suppress_health_check=list(HealthCheck))
 @given(days=st.lists(TABLES, min_size=DAYS_PER_EXAMPLE, max_size=DAYS_PER_EXAMPLE))
 def test_generated_days(
-    administrator: psycopg.Connection, source: Postgres, days: list[dict[tuple[str, str], list[Row]]]
+    administrator: psycopg.Connection, source: Postgres, engine: Engine, days: list[dict[tuple[str, str], list[Row]]]
 ) -> None:
     """Whatever rows hold, the Parquet file has the multiset that PostgreSQL has."""
     by_day = {
@@ -148,7 +164,7 @@ def test_generated_days(
             for name, rows in tables.items():
                 fill(administrator, name, rows)
     with TemporaryDirectory() as folder:
-        files = convert(source, AggregateType.BUILD_ID, list(by_day), Path(folder))
+        files = convert(source, AggregateType.BUILD_ID, list(by_day), Path(folder), engine)
         assert files.keys() == {day for day, tables in by_day.items() if tables}
         for day, file in files.items():
             assert parquet_rows(file.path) == expected_rows(administrator, list(by_day[day]))
@@ -165,29 +181,33 @@ LARGE = {
 
 
 @pytest.mark.parametrize("row", LARGE.values(), ids=LARGE)
-def test_large_values(administrator: psycopg.Connection, source: Postgres, tmp_path: Path, row: Row) -> None:
+def test_large_values(
+    administrator: psycopg.Connection, source: Postgres, tmp_path: Path, engine: Engine, row: Row
+) -> None:
     """Values far larger than usual come through, beside ordinary ones."""
     name = f"submission_date_nightly_73_{ds_nodash(FIRST_DAY)}"
     fill(administrator, name, [Row('{"os": "Linux"}', "{1,2}"), row, row])
-    files = convert(source, AggregateType.SUBMISSION_DATE, [FIRST_DAY], tmp_path)
+    files = convert(source, AggregateType.SUBMISSION_DATE, [FIRST_DAY], tmp_path, engine)
     assert parquet_rows(files[FIRST_DAY].path) == expected_rows(administrator, [name])
 
 
-def test_hundreds_of_tables(administrator: psycopg.Connection, source: Postgres, tmp_path: Path) -> None:
+def test_hundreds_of_tables(
+    administrator: psycopg.Connection, source: Postgres, tmp_path: Path, engine: Engine
+) -> None:
     """A day of 400 tables, some of them empty."""
     names = [f"submission_date_beta_{n}_{ds_nodash(FIRST_DAY)}" for n in range(400)]
     with administrator.transaction():
         for n, name in enumerate(names):
             fill(administrator, name, [Row('{"os": "Linux", "child": "true"}', "{1,2}")] * (n % 3))
-    files = convert(source, AggregateType.SUBMISSION_DATE, [FIRST_DAY], tmp_path)
+    files = convert(source, AggregateType.SUBMISSION_DATE, [FIRST_DAY], tmp_path, engine)
     assert parquet_rows(files[FIRST_DAY].path) == expected_rows(administrator, names)
 
 
-def test_unmapped_keys(administrator: psycopg.Connection, source: Postgres, tmp_path: Path) -> None:
+def test_unmapped_keys(administrator: psycopg.Connection, source: Postgres, tmp_path: Path, engine: Engine) -> None:
     """Keys without a column are counted, with an example."""
     rows = [Row('{"os": "x", "process": "gpu"}', "{1}")] * 3 + [Row('{"n": 1.10}', "{1}"), Row('{"os": "x"}', "{1}")]
     fill(administrator, f"build_id_nightly_73_{ds_nodash(FIRST_DAY)}", rows)
-    file = convert(source, AggregateType.BUILD_ID, [FIRST_DAY], tmp_path)[FIRST_DAY]
+    file = convert(source, AggregateType.BUILD_ID, [FIRST_DAY], tmp_path, engine)[FIRST_DAY]
     assert file.unmapped.as_dict() == {
         "process": {"rows": 3, "example": '"gpu"'},
         "n": {"rows": 1, "example": "1.10"},
@@ -196,14 +216,14 @@ def test_unmapped_keys(administrator: psycopg.Connection, source: Postgres, tmp_
 
 
 def test_rows_in_bigquery(
-    administrator: psycopg.Connection, source: Postgres, warehouse: Warehouse, tmp_path: Path
+    administrator: psycopg.Connection, source: Postgres, warehouse: Warehouse, tmp_path: Path, engine: Engine
 ) -> None:
     """The partition holds the very rows, through the load job."""
     name = f"build_id_nightly_73_{ds_nodash(FIRST_DAY)}"
     texts = [object_text([('"label"', json.dumps(text))]) for text in NASTY]
     fill(administrator, name, [Row(text, array) for text in texts for array in (None, "{}", "{NULL,1}", "{1,2}")])
-    file = convert(source, AggregateType.BUILD_ID, [FIRST_DAY], tmp_path)[FIRST_DAY]
-    warehouse.load(AggregateType.BUILD_ID, FIRST_DAY, file.path, "job-of-the-test")
+    file = convert(source, AggregateType.BUILD_ID, [FIRST_DAY], tmp_path, engine)[FIRST_DAY]
+    warehouse.load(AggregateType.BUILD_ID, FIRST_DAY, file.path, f"job-{uuid4()}")
     query = f"SELECT * FROM `{warehouse.table_id(AggregateType.BUILD_ID)}` WHERE _PARTITIONDATE = '{FIRST_DAY}'"
     assert Counter(row.values() for row in warehouse.client.query(query).result()) == expected_rows(
         administrator, [name]

@@ -1,0 +1,205 @@
+"""The transform on Spark: a task for each data file, with the code that the other engine uses, and one to merge a day.
+
+Executors fetch and store files by themselves. Every attempt of a task stores under a name of its own, so that nothing
+of one that was repeated, killed or overtaken is ever part of what the successful attempt returns.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pyarrow
+import pyarrow.parquet
+
+from mozagg2bq_assets.environment import spark_config
+from mozagg2bq_assets.errors import DataError, UserError, check_counts
+from mozagg2bq_assets.lake.manifest import StoredFile, describe
+from mozagg2bq_assets.pgdump.archive import DataFile, DayArchive
+from mozagg2bq_assets.pgdump.copytext import scan
+from mozagg2bq_assets.schema import SourceTable
+from mozagg2bq_assets.transform.exact import UnmappedKeys
+from mozagg2bq_assets.transform.kernel import (
+    PARQUET_FILE,
+    ROW_GROUP_BYTES,
+    ROW_GROUP_ROWS,
+    count_rows,
+    write_parquet,
+)
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+OLDEST_JAVA = 17
+
+
+@dataclass(frozen=True)
+class Located:
+    """A file and where it is stored."""
+
+    location: str
+    file: StoredFile
+
+
+class Storage(Protocol):
+    """Where tasks find files and leave them."""
+
+    def fetch(self, located: Located, directory: Path) -> Path:
+        """The file, on this machine's disk. Raises DataError unless it is there and unchanged."""
+
+    def store(self, path: Path, table: SourceTable) -> str:
+        """Store a file of the table's day under a name that nobody else has, and return where."""
+
+
+@dataclass(frozen=True)
+class FileTask:
+    """A table's data file, with the rows it should have."""
+
+    source: Located
+    table: SourceTable
+    rows: int
+    ingest_date: date
+
+
+@dataclass(frozen=True)
+class Part:
+    """Parquet of one table or of a day: where it is stored, its rows by `channel version`, keys without a column."""
+
+    stored: Located
+    table: SourceTable
+    rows: Mapping[str, int]
+    unmapped: Mapping[str, Mapping[str, Any]]
+
+
+Converted = Part | DataError
+
+
+def convert(session: "SparkSession", storage: Storage, tasks: Iterable[FileTask]) -> dict[date, Converted]:
+    """Turn files of any number of days into one Parquet file for each day, in one Spark job; or say what is wrong.
+
+    Largest files first: gzip cannot be entered in the middle, so the largest decides when the job ends.
+    """
+    ordered = sorted(tasks, key=lambda task: task.source.file.size, reverse=True)
+    if not ordered:
+        return {}
+    days = len({task.table.day for task in ordered})
+    files = session.sparkContext.parallelize(ordered, len(ordered))
+    parts = files.map(partial(_convert_file, storage)).groupByKey(days)
+    return {date.fromordinal(day): result for day, result in parts.mapValues(partial(_merge, storage)).collect()}
+
+
+def session() -> "SparkSession":
+    """Spark, as the environment configures it. Raises UserError where there is no Java to run it."""
+    check_java()
+    from pyspark.sql import SparkSession
+
+    return SparkSession.builder.config(map={**spark_config()}).getOrCreate()
+
+
+def check_java() -> None:
+    """Raise UserError unless `java` is a runtime that Spark can use."""
+    advice = f"Spark needs a JDK {OLDEST_JAVA} or newer: install one (Debian: openjdk-{OLDEST_JAVA}-jdk-headless)"
+    try:
+        result = subprocess.run((_java(), "-version"), capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        raise UserError(f"no Java found; {advice}, or set JAVA_HOME") from None
+    version = re.search(r'version "(?:1\.)?(\d+)', result.stderr)
+    if version is None or int(version[1]) < OLDEST_JAVA:
+        raise UserError(f"Java is too old ({result.stderr.splitlines()[0]}); {advice}, or set JAVA_HOME")
+
+
+def _java() -> str:
+    home = os.environ.get("JAVA_HOME")
+    return str(Path(home, "bin", "java")) if home else "java"
+
+
+def _convert_file(storage: Storage, task: FileTask) -> tuple[int, Converted]:
+    """In an executor: one table's rows as Parquet. Damage is a result and no failure, as repetition mends none."""
+    table = task.table
+    with TemporaryDirectory() as name:
+        directory = Path(name)
+        try:
+            path = storage.fetch(task.source, directory)
+            file = DataFile(path, table, scan(path))
+            check_counts(f"dump of {table.name}", {table.name: task.rows}, {table.name: file.scan.rows})
+            archive = DayArchive(directory, table.aggregate_type, table.day, task.ingest_date, [file])
+            written = write_parquet(archive, task.ingest_date, directory / "part.parquet", threads=1)
+        except DataError as error:
+            return table.day.toordinal(), DataError(str(error))
+        return table.day.toordinal(), _stored(storage, written.path, table, written.rows, written.unmapped)
+
+
+def _merge(storage: Storage, converted: Iterable[Converted]) -> Converted:
+    """In an executor: a day's parts as one file, with no more of them in memory than a row group."""
+    parts: list[Part] = []
+    for each in converted:
+        if isinstance(each, DataError):
+            return each
+        parts.append(each)
+    rows: dict[str, int] = {}
+    unmapped = UnmappedKeys()
+    for part in parts:
+        for name, count in part.rows.items():
+            rows[name] = rows.get(name, 0) + count
+        unmapped.merge(UnmappedKeys.from_dict(part.unmapped))
+    with TemporaryDirectory() as name:
+        directory = Path(name)
+        merged = directory / PARQUET_FILE
+        try:
+            _write_merged(_fetched(storage, parts, directory), merged)
+            check_counts(f"{PARQUET_FILE} of {parts[0].table.day}", rows, count_rows(merged))
+        except DataError as error:
+            return DataError(str(error))
+        return _stored(storage, merged, parts[0].table, rows, unmapped)
+
+
+def _stored(storage: Storage, path: Path, table: SourceTable, rows: Mapping[str, int], unmapped: UnmappedKeys) -> Part:
+    file = describe(path)
+    return Part(Located(storage.store(path, table), file), table, rows, unmapped.as_dict())
+
+
+def _fetched(storage: Storage, parts: Sequence[Part], directory: Path) -> Iterator[Path]:
+    """The parts one by one, each gone before the next comes."""
+    for n, part in enumerate(parts):
+        folder = directory / str(n)
+        folder.mkdir()
+        yield storage.fetch(part.stored, folder)
+        shutil.rmtree(folder)
+
+
+def _write_merged(paths: Iterable[Path], output: Path) -> None:
+    """Copy row groups into one file; small ones are gathered until they make one of the usual size."""
+    writer = None
+    gathered: list[pyarrow.Table] = []
+    try:
+        for path in paths:
+            with pyarrow.parquet.ParquetFile(path) as file:
+                writer = writer or pyarrow.parquet.ParquetWriter(output, file.schema_arrow, compression="snappy")
+                for n in range(file.num_row_groups):
+                    group = file.read_row_group(n)
+                    if _is_full([*gathered, group]):
+                        _flush(writer, gathered)
+                    gathered.append(group)
+        if writer is not None:
+            _flush(writer, gathered)
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+def _is_full(groups: Sequence[pyarrow.Table]) -> bool:
+    rows, size = sum(group.num_rows for group in groups), sum(group.nbytes for group in groups)
+    return bool(rows > ROW_GROUP_ROWS or size > ROW_GROUP_BYTES)
+
+
+def _flush(writer: pyarrow.parquet.ParquetWriter, gathered: list[pyarrow.Table]) -> None:
+    if gathered:
+        writer.write_table(pyarrow.concat_tables(gathered))
+        gathered.clear()

@@ -1,0 +1,74 @@
+"""Where Spark's tasks find files and leave them: the lake, or folders that every executor sees."""
+
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from mozagg2bq_assets import environment
+from mozagg2bq_assets.errors import DataError
+from mozagg2bq_assets.lake.manifest import Stage, describe
+from mozagg2bq_assets.lake.store import Lake, new_version
+from mozagg2bq_assets.pgdump.archive import DayArchive
+from mozagg2bq_assets.schema import SourceTable
+from mozagg2bq_assets.transform.exact import UnmappedKeys
+from mozagg2bq_assets.transform.kernel import ParquetFile
+from mozagg2bq_assets.transform.spark import FileTask, Located, convert
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+@dataclass(frozen=True)
+class LakeStorage:
+    """The lake at a URI, with the executor's own credentials; every file is a version of its own."""
+
+    uri: str
+    run_id: str
+
+    def fetch(self, located: Located, directory: Path) -> Path:
+        """Download it."""
+        return Lake.at(environment.s3_client(), self.uri).download(located.location, directory, located.file)
+
+    def store(self, path: Path, table: SourceTable) -> str:
+        """Upload it beside the day's versions; the commit removes those that the manifest does not name."""
+        lake = Lake.at(environment.s3_client(), self.uri)
+        version = lake.version_key(Stage.PARQUET, table.aggregate_type, table.day, new_version(self.run_id))
+        lake.upload(path, f"{version}/{path.name}")
+        return f"{version}/{path.name}"
+
+
+@dataclass(frozen=True)
+class FolderStorage:
+    """A folder for results; files are read where they are."""
+
+    folder: Path
+
+    def fetch(self, located: Located, directory: Path) -> Path:
+        """The file itself."""
+        path = Path(located.location)
+        if not path.is_file() or replace(describe(path), name=located.file.name) != located.file:
+            raise DataError(f"{path}: missing or changed; every executor has to see this folder")
+        return path
+
+    def store(self, path: Path, table: SourceTable) -> str:
+        """Move it there."""
+        return str(shutil.move(path, self.folder / f"{uuid4()}.parquet"))
+
+
+def convert_archive(session: "SparkSession", archive: DayArchive, output: Path) -> ParquetFile:
+    """Write all rows of a folder's archive into one Parquet file. Raises DataError, and then there is no file."""
+    tasks = [
+        FileTask(Located(str(file.path.resolve()), describe(file.path)), file.table, file.scan.rows, archive.created)
+        for file in archive.data_files
+    ]
+    if not tasks:
+        raise DataError(f"{archive.directory}: no table in it")
+    with TemporaryDirectory(dir=output.parent.resolve(), prefix=".parts-") as folder:
+        result = convert(session, FolderStorage(Path(folder)), tasks)[archive.day]
+        if isinstance(result, DataError):
+            raise result
+        Path(result.stored.location).rename(output)
+    return ParquetFile(output, dict(result.rows), UnmappedKeys.from_dict(result.unmapped))

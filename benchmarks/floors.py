@@ -10,18 +10,20 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
 
+from isal import igzip
 from psycopg import sql
 
 from mozagg2bq_assets import environment
-from mozagg2bq_assets.pgdump.copytext import CHUNK, opened
 from mozagg2bq_assets.pgdump.source import list_tables
 from mozagg2bq_assets.schema import AggregateType
+
+CHUNK = 2**20
 
 
 def decompress(directory: str) -> None:
     """Read each file to its end with ISA-L, one after the other."""
     for path in Path(directory).glob("*.dat.gz"):
-        with opened(path) as text:
+        with igzip.open(path) as text:
             while text.read(CHUNK):
                 pass
 

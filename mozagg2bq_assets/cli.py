@@ -117,12 +117,12 @@ def dump(aggregate_type: AggregateType, day: date, end_date: date | None, output
         dumps = dump_days(environment.postgres(), aggregate_type, days, Path(work))
         for day, dumped in dumps.items():
             try:
-                archive = checked(dumped).archive
+                dump = checked(dumped)
             except (UserError, DataError) as error:
                 failures.append(f"{ds_nodash(day)}: {error}")
                 continue
-            archive.directory.rename(folder / ds_nodash(day))
-            click.echo(f"{folder / ds_nodash(day)}: {len(archive.data_files)} tables, {archive.rows:,} rows")
+            dump.archive.directory.rename(folder / ds_nodash(day))
+            click.echo(f"{folder / ds_nodash(day)}: {len(dump.rows)} tables, {sum(dump.rows.values()):,} rows")
     for day in sorted(set(days) - dumps.keys()):
         click.echo(f"{aggregate_type} {ds_nodash(day)}: the source has no tables of this day", err=True)
     if failures:

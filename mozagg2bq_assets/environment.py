@@ -1,4 +1,7 @@
-"""The environment: its variables and what is built from them. What is not set is an error, never a guess."""
+"""The environment: its variables and what is built from them. What is not set is an error, never a guess.
+
+Clients are imported by the function that makes one, since each takes longer to import than a small day to convert.
+"""
 
 import json
 import os
@@ -7,13 +10,13 @@ from datetime import date
 from typing import TYPE_CHECKING
 
 from mozagg2bq_assets.errors import UserError
-from mozagg2bq_assets.lake.store import Lake, read_object
-from mozagg2bq_assets.pgdump.source import Postgres
 from mozagg2bq_assets.schema import parse_day
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
+    from mozagg2bq_assets.lake.store import Lake
+    from mozagg2bq_assets.pgdump.source import Postgres
     from mozagg2bq_assets.warehouse.bigquery import Warehouse
 
 ENGINES = ("duckdb", "spark")
@@ -36,8 +39,11 @@ def required(name: str) -> str:
     return value
 
 
-def postgres(s3: "S3Client | None" = None) -> Postgres:
+def postgres(s3: "S3Client | None" = None) -> "Postgres":
     """The source. Database, user and password come from the object at POSTGRES_CREDENTIALS_S3_URI where that is set."""
+    from mozagg2bq_assets.lake.store import read_object
+    from mozagg2bq_assets.pgdump.source import Postgres
+
     host, port = required("POSTGRES_HOST"), os.environ.get("POSTGRES_PORT") or "5432"
     uri = os.environ.get(CREDENTIALS_URI)
     if not uri:
@@ -57,8 +63,10 @@ def s3_client() -> "S3Client":
     return boto3.client("s3")
 
 
-def lake(s3: "S3Client | None" = None) -> Lake:
+def lake(s3: "S3Client | None" = None) -> "Lake":
     """The lake at LAKE_URI."""
+    from mozagg2bq_assets.lake.store import Lake
+
     return Lake.at(s3 or s3_client(), required("LAKE_URI"))
 
 

@@ -99,7 +99,7 @@ class Day:
         if result is None and (done := self.resumed(Stage.RAW_DUMP)):
             return self._recognized(done)
         dump = None if result is None else checked(result)
-        if dump is None or dump.archive.rows == 0:
+        if dump is None or not any(dump.rows.values()):
             return self._nothing(Stage.RAW_DUMP, "the source has no rows of this day")
         details = {
             "snapshot": dump.snapshot,
@@ -108,9 +108,7 @@ class Day:
             "rows_in_snapshot": dump.source_rows,
             "pg_dump": _version_of("pg_dump"),
         }
-        manifest = self._commit(
-            Stage.RAW_DUMP, dump.archive.paths, dump.archive.rows_by_table, dump.taken_at.date(), details
-        )
+        manifest = self._commit(Stage.RAW_DUMP, dump.archive.paths, dump.rows, dump.taken_at.date(), details)
         self._archive = dump.archive
         return self._outcome(manifest, dump.seconds + time.monotonic() - started)
 
@@ -125,10 +123,9 @@ class Day:
         if converted is not None:
             return self._commit_converted(source, converted, started)
         archive = self._archive or self._fetch_archive(source)
-        check_counts(f"dump of {self}", source.rows, archive.rows_by_table)
         self.workspace.mkdir(parents=True, exist_ok=True)
         with _conversion:
-            written = write_parquet(archive, source.ingest_date, self.workspace / PARQUET_FILE)
+            written = write_parquet(archive, source.ingest_date, self.workspace / PARQUET_FILE, source.rows)
         details = _conversion_details(source, written.unmapped.as_dict())
         manifest = self._commit(Stage.PARQUET, [written.path], written.rows, source.ingest_date, details)
         self._local_parquet = written.path

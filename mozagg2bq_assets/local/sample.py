@@ -61,8 +61,8 @@ SELECT jsonb_build_object(
         'application', 'Firefox',
         'architecture', (ARRAY['x86', 'x86-64'])[1 + (random() < 0.6)::int]
     ), (
-        SELECT array_agg((random() ^ 6 * 4000)::bigint * (bucket % 3))
-        FROM generate_series(1, 3 + i % 12) AS bucket
+        SELECT array_agg((random() ^ 9 * 4000)::bigint * (bucket % 2))
+        FROM generate_series(1, 3 + i % 50) AS bucket
     )
 FROM generate_series(1, {rows}) AS i
 """)
@@ -71,8 +71,8 @@ FROM generate_series(1, {rows}) AS i
 def seed(connection: psycopg.Connection, scale: float = 0.001) -> Iterator[str]:
     """Replace the sample days in the database; yields each table's name as it is filled.
 
-    At scale 1 each day is as large as a real one: 100 tables, 3.12 million rows, about 118 MB as gzip. Seeding again
-    leaves exactly the same tables, and touches no table outside the sample days.
+    At scale 1 each day is as large as a real one: 100 tables, 3.12 million rows, 714 MB as COPY text, 118 MB as gzip.
+    Seeding again leaves exactly the same tables, and touches no table outside the sample days.
     """
     days = [FIRST_DAY + timedelta(days=n) for n in range(DAYS)]
     connection.execute("SELECT setseed(0.2019)")
@@ -133,12 +133,13 @@ def row_counts(total: int, tables: int) -> list[int]:
 
 def create_table(connection: psycopg.Connection, name: str) -> None:
     """An empty aggregate table with its index, as the aggregator makes it."""
-    connection.execute(
-        sql.SQL(
-            "CREATE TABLE {table} (dimensions jsonb, histogram bigint[]);"
-            "CREATE INDEX ON {table} USING gin (dimensions jsonb_path_ops)"
-        ).format(table=sql.Identifier(name))
-    )
+    connection.execute(sql.SQL("CREATE TABLE {} (dimensions jsonb, histogram bigint[])").format(sql.Identifier(name)))
+    create_index(connection, name)
+
+
+def create_index(connection: psycopg.Connection, name: str) -> None:
+    """The index of an aggregate table."""
+    connection.execute(sql.SQL("CREATE INDEX ON {} USING gin (dimensions jsonb_path_ops)").format(sql.Identifier(name)))
 
 
 def insert(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mozagg2bq_assets.errors import DataError, UserError
-from mozagg2bq_assets.pgdump.copytext import Scan, scan
+from mozagg2bq_assets.pgdump.copytext import count_rows
 from mozagg2bq_assets.schema import AggregateType, SourceTable, ds_nodash
 
 TOC = "toc.dat"
@@ -26,6 +26,10 @@ LIST = "toc.list"
 _ENTRY = re.compile(r"(\d+); \d+ \d+ (.*)")
 _TABLE_DATA = re.compile(r"TABLE DATA (\S+) (\S+) .*")
 _DEPENDS = re.compile(r";\s+depends on: (.*)")
+# `pg_restore` prints a definition as the server did; schema and constraints depend on its version and the table.
+_DEFINITION = re.compile(
+    r"CREATE TABLE (?:public\.)?(\S+) \(\n    dimensions jsonb\b[^\n]*,\n    histogram bigint\[\][^\n,]*\n\)"
+)
 _CREATED = re.compile(r";\s+Archive created at (\d{4}-\d\d-\d\d)")
 
 
@@ -56,11 +60,10 @@ class Listing:
 
 @dataclass(frozen=True)
 class DataFile:
-    """One source table's rows in an archive, read to the end and found whole."""
+    """One source table's rows in an archive."""
 
     path: Path
     table: SourceTable
-    scan: Scan
 
 
 @dataclass(frozen=True)
@@ -74,37 +77,37 @@ class DayArchive:
     data_files: Sequence[DataFile]
 
     @property
-    def rows(self) -> int:
-        """Rows in all tables."""
-        return sum(file.scan.rows for file in self.data_files)
-
-    @property
-    def rows_by_table(self) -> dict[str, int]:
-        """Rows of each table."""
-        return {file.table.name: file.scan.rows for file in self.data_files}
-
-    @property
     def paths(self) -> list[Path]:
         """Every file of it."""
         return [self.directory / TOC, self.directory / LIST, *(file.path for file in self.data_files)]
 
+    def count_rows(self) -> dict[str, int]:
+        """Rows of each table, from reading every file to its end. Raises DataError for a file that is not whole."""
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            counts = pool.map(count_rows, (file.path for file in self.data_files))
+            return {file.table.name: count for file, count in zip(self.data_files, counts, strict=True)}
+
 
 def list_archive(directory: Path) -> Listing:
     """List an archive. Raises DataError where pg_restore cannot read it, UserError where there is no pg_restore."""
+    text = _pg_restore(directory, "--list", "--verbose")
+    created = _CREATED.search(text)
+    if created is None:
+        raise DataError(f"{directory / TOC}: unreadable archive: no list")
+    return Listing(datetime.strptime(created[1], "%Y-%m-%d").date(), _entries(text))
+
+
+def _pg_restore(directory: Path, *options: str) -> str:
     if not (directory / TOC).is_file():
         raise DataError(f"{directory}: no archive in directory format here, {TOC} is missing")
     try:
-        result = subprocess.run(
-            ("pg_restore", "--list", "--verbose", str(directory)), capture_output=True, check=False, timeout=600
-        )
+        result = subprocess.run(("pg_restore", *options, str(directory)), capture_output=True, check=False, timeout=600)
     except FileNotFoundError:
         raise UserError("pg_restore is not on PATH: install PostgreSQL's client tools") from None
-    text = result.stdout.decode("utf-8", "replace")
-    created = _CREATED.search(text)
-    if result.returncode or created is None:
-        reason = result.stderr.decode("utf-8", "replace").strip().splitlines() or ["no list"]
+    if result.returncode:
+        reason = result.stderr.decode("utf-8", "replace").strip().splitlines() or ["no reason given"]
         raise DataError(f"{directory / TOC}: unreadable archive: {reason[-1]}")
-    return Listing(datetime.strptime(created[1], "%Y-%m-%d").date(), _entries(text))
+    return result.stdout.decode("utf-8", "replace")
 
 
 def _entries(text: str) -> list[Entry]:
@@ -121,7 +124,7 @@ def open_day(directory: Path, aggregate_type: AggregateType, day: date) -> DayAr
     """Check a folder that claims to hold that type's tables of that day, and read every data file to its end.
 
     Raises DataError for an unreadable archive, a file that is missing or too many, a table of another type or day, and
-    whatever `scan` finds.
+    one with other columns. The files themselves are not read.
     """
     listing = list_archive(directory)
     files = data_file_names(directory, complete_entries(directory, listing), aggregate_type, day)
@@ -130,11 +133,8 @@ def open_day(directory: Path, aggregate_type: AggregateType, day: date) -> DayAr
         raise DataError(f"{directory / missing[0]}: data file of {files[missing[0]].name} is missing")
     if extra := sorted(found - files.keys()):
         raise DataError(f"{directory / extra[0]}: not a file of this archive, its list does not name it")
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        scans = list(pool.map(scan, (directory / name for name in files)))
-    data_files = [
-        DataFile(directory / name, table, found) for (name, table), found in zip(files.items(), scans, strict=True)
-    ]
+    check_definitions(directory, files.values())
+    data_files = [DataFile(directory / name, table) for name, table in files.items()]
     return DayArchive(directory, aggregate_type, day, listing.created, data_files)
 
 
@@ -164,6 +164,20 @@ def data_file_names(
             plain = directory / f"{entry.dump_id}.dat"
             files[plain.name if plain.exists() else f"{plain.name}.gz"] = table
     return files
+
+
+def check_definitions(directory: Path, tables: Iterable[SourceTable]) -> None:
+    """Raise DataError unless each of those tables has the columns `dimensions jsonb, histogram bigint[]`.
+
+    What the text of a column can hold follows from its type, so that need not be asked of every row.
+    """
+    only = (f"--use-list={directory / LIST}",) if (directory / LIST).exists() else ()
+    defined = set(_DEFINITION.findall(_pg_restore(directory, "--section=pre-data", "--file=-", *only)))
+    for table in tables:
+        if table.name not in defined:
+            raise DataError(
+                f"{directory / TOC}: the columns of {table.name} are not dimensions jsonb, histogram bigint[]"
+            )
 
 
 def split_by_day(directory: Path, target: Path, tables: Iterable[SourceTable]) -> None:

@@ -37,11 +37,12 @@ _libc = ctypes.CDLL(None)
 class DayDump:
     """A day's archive, and what the source said of it.
 
-    `source_rows` counts each table in the dumped snapshot (None where the server does not share any). The snapshot was
-    taken at `taken_at` and held for `held_seconds`; `seconds` is the day's share of the whole dump.
+    `rows` counts each table in the archive, `source_rows` in the dumped snapshot (None where the server does not share
+    any). The snapshot was taken at `taken_at` and held for `held_seconds`; `seconds` is the day's share of the dump.
     """
 
     archive: DayArchive
+    rows: Mapping[str, int]
     source_rows: Mapping[str, int] | None
     snapshot: str | None
     taken_at: datetime
@@ -57,7 +58,7 @@ def checked(result: DumpResult) -> DayDump:
     if isinstance(result, Exception):
         raise result
     if result.source_rows is not None:
-        check_counts(f"dump of {result.archive.directory.name}", result.source_rows, result.archive.rows_by_table)
+        check_counts(f"dump of {result.archive.directory.name}", result.source_rows, result.rows)
     return result
 
 
@@ -115,10 +116,12 @@ def _dump_batch(
                 source_rows = counts.result() if counts else None
         held_seconds = time.monotonic() - started
         archives = _split(batch, directory, aggregate_type, tables)
+        rows = {day: archive.count_rows() for day, archive in archives.items()}
         return {
             day: DayDump(
                 archive,
-                source_rows and {name: source_rows[name] for name in archive.rows_by_table},
+                rows[day],
+                source_rows and {name: source_rows[name] for name in rows[day]},
                 snapshot,
                 taken_at,
                 held_seconds,
@@ -174,7 +177,7 @@ def _split(
         target = directory / ds_nodash(day)
         split_by_day(batch, target, its_tables)
         archives[day] = open_day(target, aggregate_type, day)
-        if missing := {table.name for table in its_tables} - archives[day].rows_by_table.keys():
+        if missing := {table.name for table in its_tables} - {file.table.name for file in archives[day].data_files}:
             raise DataError(f"pg_dump left out {min(missing)}")
     return archives
 

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from mozagg2bq_assets.pgdump.copytext import END
 from mozagg2bq_assets.schema import DIMENSIONS
 
 _STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
@@ -122,6 +123,8 @@ def _value_end(text: str, start: int) -> int:
 
 def check_row(line: bytes) -> None:
     """Check one line of COPY text of an aggregate table. Raises ValueError saying what is wrong with it."""
+    if line == END:
+        raise ValueError("an end marker before the end, so a row does not have two columns")
     dimensions, tab, histogram = line.decode().partition("\t")
     if not tab or "\t" in histogram:
         raise ValueError("a row does not have two columns")

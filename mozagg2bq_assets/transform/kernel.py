@@ -1,77 +1,90 @@
 """COPY text to Parquet, in one DuckDB query over all files given.
 
-DuckDB reads, splits, unescapes and parses; what it would read differently from PostgreSQL goes through `exact`. Nothing
-is held but the row groups being written, whatever the size of the day.
+DuckDB splits, unescapes and parses; what it would read differently from PostgreSQL goes through `exact`. The text comes
+through ISA-L, which checks gzip's CRC, as DuckDB does not. Nothing is held but the row groups being written, whatever
+the size of the day.
 """
 
 import os
-from collections.abc import Iterable, Sequence
+import struct
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
 import duckdb
+import pyarrow
 
 from mozagg2bq_assets.errors import DataError, check_counts
 from mozagg2bq_assets.pgdump.archive import DataFile, DayArchive
-from mozagg2bq_assets.pgdump.copytext import CHUNK, lines
+from mozagg2bq_assets.pgdump.copytext import row_chunks, rows
 from mozagg2bq_assets.schema import COLUMNS, DIMENSIONS, AggregateType, ds_nodash
 from mozagg2bq_assets.transform.exact import ARRAY, UnmappedKeys, check_row, dimension_values
 
 PARQUET_FILE = "aggregates.parquet"
 
-# Half a million rows make a row group of 16 MiB and more; rows of a megabyte end a group by its size instead.
-ROW_GROUP_ROWS = 491_520
+# So many rows make a row group of 16 MiB and more; rows of a megabyte end a group by its size instead.
+ROW_GROUP_ROWS = 245_760
 ROW_GROUP_BYTES = 128 * 2**20
 # Distinct values of a column in a group, beyond which DuckDB gives up its dictionary. Its own default is a fifth of the
 # rows: for arrays, which hardly repeat, it then builds a dictionary in vain, which takes memory, and so spills to disk.
 DICTIONARY_VALUES = 20_000
-THREAD_MEMORY = 270 * 2**20  # what two such groups in the making need
+THREAD_MEMORY = 270 * 2**20  # with half of it, groups in the making spill to disk
+
+# What a file's name and folder say of its rows. As enumerations they are written several times as fast as text.
+_NAMES = ("aggregate_type", "ds_nodash", "channel", "version")
+_CHUNKS = pyarrow.schema([(name, pyarrow.large_string()) for name in (*_NAMES, "chunk")])
 
 # Two strings as PostgreSQL prints them: one, and an object of nothing but strings under known keys.
 _STRING = r'"(?:[^"\\\x00-\x1f]|\\["\\bfnrt]|\\u00[01][0-9a-f])*"'
 _MEMBER = rf'"(?:{"|".join(DIMENSIONS)})": {_STRING}'
-_REGULAR = rf"\{{(?:{_MEMBER}(?:, {_MEMBER})*)?\}}"
+_STRINGS_ONLY = rf"\{{(?:{_MEMBER}(?:, {_MEMBER})*)?\}}"
 
-# Bytes of an object with every key and no value. Where a text has just these and its values' own bytes, and no value
-# that is not a string (`": ` and then no quote), there is neither an escape nor another key in it. That is cheap to
-# ask; the pattern above is dear and judges only what is left.
-_EMPTY_BYTES = len("{" + ", ".join(f'"{key}": ""' for key in DIMENSIONS) + "}")
-_VALUE_BYTES = " + ".join(f"strlen(strings[{n}])" for n in range(1, len(DIMENSIONS) + 1))
+# How PostgreSQL prints an object of all keys with those strings, if none of them has to be escaped. A text that equals
+# it was understood, whatever it holds: read from the left, no string can end elsewhere. That is cheap to ask, and true
+# of nearly all rows; the pattern above is dear and judges only what is left.
+_BETWEEN = ("{" + ", ".join(f'"{key}": "%"' for key in DIMENSIONS) + "}").split("%")
+_PRINTED = "concat(" + ", ".join(f"'{text}', strings[{n}]" for n, text in enumerate(_BETWEEN[:-1], 1))
+_PRINTED += f", '{_BETWEEN[-1]}')"
 _PATHS = ", ".join(f"'$.{key}'" for key in DIMENSIONS)
 
 _SOURCES = {
-    **{name: name for name in ("aggregate_type", "ds_nodash", "channel", "version", "aggregate")},
+    **{name: name for name in (*_NAMES, "aggregate")},
     **{key: f"dimensions[{n}]" for n, key in enumerate(DIMENSIONS, 1)},
     "ingest_date": "$ingest_date::DATE",
 }
 _COLUMNS = ", ".join(f'{_SOURCES[column.name]} AS "{column.name}"' for column in COLUMNS)
 
-# One backslash escapes nothing in DuckDB's strings. A line of only the end marker is padded with a NULL; every other
-# line has two columns, as `copytext.scan` saw.
+# One backslash escapes nothing in DuckDB's strings. In each CASE the usual condition comes first: where it is true of
+# all rows of a vector, DuckDB skips the others. An array has letters where it has a NULL, and begins with its bounds
+# where they are not the usual ones.
 _QUERY = rf"""
 WITH lines AS (
-    SELECT filename, histogram, replace(dimensions, '\\', '\') AS object, object ~ '": [^"]' AS not_all_strings
-    FROM read_csv($files, columns = {{'dimensions': 'VARCHAR', 'histogram': 'VARCHAR'}}, auto_detect = false,
-        header = false, delim = '\t', quote = '', escape = '', comment = '', nullstr = '\N', new_line = '\n',
-        max_line_size = $line_limit, null_padding = true, filename = true)
-    WHERE dimensions IS DISTINCT FROM '\.'
+    SELECT {", ".join(f"{name}::{name} AS {name}" for name in _NAMES)},
+        string_split(unnest(string_split(chunk, chr(10))), chr(9)) AS fields
+    FROM chunks
+), texts AS (
+    SELECT *, replace(nullif(fields[1], '\N'), '\\', '\') AS object,
+        CASE WHEN len(fields) = 2 THEN nullif(fields[2], '\N') ELSE error('not two columns') END AS histogram
+    FROM lines
 ), parsed AS (
-    SELECT *, CASE WHEN NOT not_all_strings THEN json_extract_string(object, [{_PATHS}]) END AS strings FROM lines
+    SELECT *, TRY(json_extract_string(object, [{_PATHS}])) AS strings FROM texts
 ), rows AS (
-    SELECT filename,
-        CASE WHEN object IS NULL THEN NULL
-             WHEN strlen(object) = {_VALUE_BYTES} + {_EMPTY_BYTES} THEN strings
-             WHEN NOT not_all_strings AND regexp_full_match(object, $regular) THEN strings
+    SELECT {", ".join(_NAMES)},
+        CASE WHEN object = {_PRINTED} THEN strings
+             WHEN object IS NULL THEN NULL
+             WHEN regexp_full_match(object, $strings_only) THEN strings
              ELSE exact_dimensions(object) END AS dimensions,
-        CASE WHEN histogram IS NULL THEN NULL
-             WHEN regexp_full_match(histogram, '\{{[-0-9,]*\}}') THEN '[' || histogram[2:-2] || ']'
+        CASE WHEN histogram LIKE '{{%}}' AND NOT contains(histogram, 'N')
+             THEN replace(replace(histogram, '{{', '['), '}}', ']')
+             WHEN histogram IS NULL THEN NULL
              WHEN regexp_full_match(histogram, $array)
              THEN translate(replace(regexp_replace(histogram, '.*=', ''), 'NULL', 'null'), '{{}}', '[]')
              ELSE error('not an array of bigint') END AS aggregate
     FROM parsed
 )
-SELECT {_COLUMNS} FROM rows JOIN files USING (filename)
+SELECT {_COLUMNS} FROM rows
 """
 _WRITE = f"""
 COPY ({_QUERY}) TO $output (FORMAT parquet, CODEC snappy, ROW_GROUP_SIZE {ROW_GROUP_ROWS},
@@ -84,28 +97,49 @@ class ParquetFile:
     """A day's Parquet file: its rows by `channel version` as read back from it, and keys that have no column."""
 
     path: Path
-    rows: dict[str, int]
+    rows: Mapping[str, int]
     unmapped: UnmappedKeys
 
 
 def write_parquet(
-    archive: DayArchive, ingest_date: date, output: Path, threads: int = os.cpu_count() or 1
+    archive: DayArchive,
+    ingest_date: date,
+    output: Path,
+    expected: Mapping[str, int] | None = None,
+    threads: int = os.cpu_count() or 1,
 ) -> ParquetFile:
-    """Write all rows of an archive that `open_day` found whole into one Parquet file.
+    """Write all rows of an archive into one Parquet file, and read every byte of the archive on the way.
 
-    `ingest_date` is REQUIRED there and the other columns are OPTIONAL. Raises DataError, naming file and line, for a
-    row that is not as PostgreSQL prints one, and where the file's rows are not the archive's; then there is no file.
+    `ingest_date` is REQUIRED there and the other columns are OPTIONAL. `expected` has the rows of each table where they
+    are known. Raises DataError, naming file and place, for a file that is not whole or a row that is not as PostgreSQL
+    prints one, and where a table or the Parquet file does not have the rows it should have; then there is no file.
     """
     unmapped = UnmappedKeys()
+    rows_read = Counter({file.table.name: 0 for file in archive.data_files})
+    config: dict[str, str | bool | int | float | list[str]] = {
+        "threads": threads,
+        "memory_limit": f"{threads * THREAD_MEMORY}B",
+        "temp_directory": str(output.parent),
+        "preserve_insertion_order": False,
+    }
     try:
-        with duckdb.connect(config=_config(archive, output.parent, threads)) as connection:
+        with duckdb.connect(config=config) as connection:
             connection.create_function(
                 "exact_dimensions", lambda text: dimension_values(text, unmapped), ["VARCHAR"], "VARCHAR[]"
             )
-            _create_files(connection, archive)
-            connection.execute(_WRITE, {**_parameters(archive.data_files, ingest_date), "output": str(output)})
+            names = [_names(archive, file) for file in archive.data_files]
+            for name, values in zip(_NAMES, zip(*names, strict=True), strict=True):
+                connection.execute(f"CREATE TYPE {name} AS ENUM (SELECT DISTINCT unnest($values))", {"values": values})
+            chunks = pyarrow.RecordBatchReader.from_batches(_CHUNKS, _chunks(archive, rows_read))
+            connection.register("chunks", chunks)
+            connection.execute(
+                _WRITE,
+                {"strings_only": _STRINGS_ONLY, "array": ARRAY, "ingest_date": ingest_date, "output": str(output)},
+            )
+        if expected is not None:
+            check_counts(f"dump {archive.directory.name}", expected, rows_read)
         written = ParquetFile(output, count_rows(output), unmapped)
-        check_counts(f"{output.name} of {archive.directory.name}", rows_by_channel(archive.data_files), written.rows)
+        check_counts(f"{output.name} of {archive.directory.name}", _by_channel(archive, rows_read), written.rows)
     except BaseException as error:
         output.unlink(missing_ok=True)
         if isinstance(error, duckdb.Error):
@@ -140,70 +174,41 @@ def check_day(path: Path, aggregate_type: AggregateType, day: date) -> dict[str,
     return count_rows(path)
 
 
-def rows_by_channel(data_files: Iterable[DataFile]) -> dict[str, int]:
-    """Rows of an archive's tables by `channel version`, which build ids with a time share."""
-    rows: dict[str, int] = {}
-    for file in data_files:
-        key = f"{file.table.channel} {file.table.version}"
-        rows[key] = rows.get(key, 0) + file.scan.rows
+def _names(archive: DayArchive, file: DataFile) -> tuple[str, ...]:
+    return (archive.aggregate_type.value, ds_nodash(archive.day), file.table.channel, file.table.version)
+
+
+def _chunks(archive: DayArchive, rows_read: Counter[str]) -> Iterator[pyarrow.RecordBatch]:
+    """The text of all files, a chunk of rows at a time, with what the file's name says. Counts the rows."""
+    for file in archive.data_files:
+        names = [_text(name.encode()) for name in _names(archive, file)]
+        for chunk in row_chunks(file.path):
+            rows_read[file.table.name] += chunk.count(b"\n")
+            yield pyarrow.record_batch([*names, _text(chunk[:-1])], schema=_CHUNKS)
+
+
+def _text(text: bytes) -> pyarrow.LargeStringArray:
+    """An array of one string. Not by `pyarrow.array`, which imports pandas. Raises ArrowInvalid unless it is UTF-8."""
+    offsets = pyarrow.py_buffer(struct.pack("qq", 0, len(text)))
+    array = pyarrow.LargeStringArray.from_buffers(1, offsets, pyarrow.py_buffer(text))
+    array.validate(full=True)
+    return array
+
+
+def _by_channel(archive: DayArchive, rows_read: Mapping[str, int]) -> Mapping[str, int]:
+    """Rows by `channel version`, which build ids with a time share."""
+    rows: Counter[str] = Counter()
+    for file in archive.data_files:
+        rows[f"{file.table.channel} {file.table.version}"] += rows_read[file.table.name]
     return rows
-
-
-def _create_files(connection: duckdb.DuckDBPyConnection, archive: DayArchive) -> None:
-    """The table that says for each file what its name does.
-
-    The row of NULLs belongs to no file. It is there since DuckDB makes REQUIRED what it can prove is never NULL.
-    """
-    connection.execute(
-        "CREATE TABLE files (filename TEXT, aggregate_type TEXT, ds_nodash TEXT, channel TEXT, version TEXT)"
-    )
-    connection.execute("INSERT INTO files DEFAULT VALUES")
-    connection.executemany(
-        "INSERT INTO files VALUES (?, ?, ?, ?, ?)",
-        [
-            (
-                str(file.path),
-                archive.aggregate_type.value,
-                ds_nodash(archive.day),
-                file.table.channel,
-                file.table.version,
-            )
-            for file in archive.data_files
-        ],
-    )
-
-
-def _config(archive: DayArchive, temp_directory: Path, threads: int) -> dict[str, str | bool | int | float | list[str]]:
-    # The reader holds 16 lines' worth of buffer for each thread, which matters where lines are longer than usual.
-    memory = threads * (THREAD_MEMORY + 32 * (_line_limit(archive.data_files) - 2 * CHUNK))
-    return {
-        "threads": threads,
-        "memory_limit": f"{memory}B",
-        "temp_directory": str(temp_directory),
-        "preserve_insertion_order": False,
-    }
-
-
-def _line_limit(data_files: Iterable[DataFile]) -> int:
-    return max((2 * CHUNK, *(file.scan.line_limit for file in data_files)))
-
-
-def _parameters(data_files: Sequence[DataFile], ingest_date: date) -> dict[str, object]:
-    return {
-        "files": [str(file.path) for file in data_files],
-        "line_limit": _line_limit(data_files),
-        "regular": _REGULAR,
-        "array": ARRAY,
-        "ingest_date": ingest_date,
-    }
 
 
 def _locate_fault(data_files: Iterable[DataFile]) -> str | None:
     """The first row that is not as PostgreSQL prints one, in words; row by row, since DuckDB's error does not say."""
     for file in data_files:
-        for number, line in enumerate(lines(file.path), 1):
+        for number, row in enumerate(rows(file.path), 1):
             try:
-                check_row(line)
+                check_row(row)
             except ValueError as error:
                 return f"{file.path.name}, line {number}: {error}"
     return None

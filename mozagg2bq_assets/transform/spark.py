@@ -23,7 +23,6 @@ from mozagg2bq_assets.environment import spark_config
 from mozagg2bq_assets.errors import DataError, UserError, check_counts
 from mozagg2bq_assets.lake.manifest import StoredFile, describe
 from mozagg2bq_assets.pgdump.archive import DataFile, DayArchive
-from mozagg2bq_assets.pgdump.copytext import scan
 from mozagg2bq_assets.schema import SourceTable
 from mozagg2bq_assets.transform.exact import UnmappedKeys
 from mozagg2bq_assets.transform.kernel import (
@@ -60,11 +59,11 @@ class Storage(Protocol):
 
 @dataclass(frozen=True)
 class FileTask:
-    """A table's data file, with the rows it should have."""
+    """A table's data file, with the rows it should have; None where nobody has counted them."""
 
     source: Located
     table: SourceTable
-    rows: int
+    rows: int | None
     ingest_date: date
 
 
@@ -127,10 +126,9 @@ def _convert_file(storage: Storage, task: FileTask) -> tuple[int, Converted]:
         directory = Path(name)
         try:
             path = storage.fetch(task.source, directory)
-            file = DataFile(path, table, scan(path))
-            check_counts(f"dump of {table.name}", {table.name: task.rows}, {table.name: file.scan.rows})
-            archive = DayArchive(directory, table.aggregate_type, table.day, task.ingest_date, [file])
-            written = write_parquet(archive, task.ingest_date, directory / "part.parquet", threads=1)
+            archive = DayArchive(directory, table.aggregate_type, table.day, task.ingest_date, [DataFile(path, table)])
+            expected = None if task.rows is None else {table.name: task.rows}
+            written = write_parquet(archive, task.ingest_date, directory / "part.parquet", expected, threads=1)
         except DataError as error:
             return table.day.toordinal(), DataError(str(error))
         return table.day.toordinal(), _stored(storage, written.path, table, written.rows, written.unmapped)

@@ -61,7 +61,7 @@ class FolderStorage:
 def convert_archive(session: "SparkSession", archive: DayArchive, output: Path) -> ParquetFile:
     """Write all rows of a folder's archive into one Parquet file. Raises DataError, and then there is no file."""
     tasks = [
-        FileTask(Located(str(file.path.resolve()), describe(file.path)), file.table, file.scan.rows, archive.created)
+        FileTask(Located(str(file.path.resolve()), describe(file.path)), file.table, None, archive.created)
         for file in archive.data_files
     ]
     if not tasks:
@@ -71,4 +71,4 @@ def convert_archive(session: "SparkSession", archive: DayArchive, output: Path) 
         if isinstance(result, DataError):
             raise result
         Path(result.stored.location).rename(output)
-    return ParquetFile(output, dict(result.rows), UnmappedKeys.from_dict(result.unmapped))
+    return ParquetFile(output, result.rows, UnmappedKeys.from_dict(result.unmapped))

@@ -1,8 +1,10 @@
 """Damage is found, never passed on: whatever is wrong with a bare folder ends in an error that names file and place."""
 
 import gzip
+import os
 import re
 import shutil
+import subprocess
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -127,6 +129,27 @@ def test_damage(folder: Path, damage: Callable[[Path], None], message: str) -> N
     assert re.search(message, str(raised.value)), raised.value
     assert "\n" not in str(raised.value)
     assert not list(folder.parent.glob("*.parquet"))
+
+
+@pytest.mark.parametrize(
+    "change", ["ADD more int", "ALTER histogram TYPE text[]", "RENAME dimensions TO dims", "DROP histogram"]
+)
+def test_other_columns(
+    folder: Path, administrator: psycopg.Connection, source: Postgres, tmp_path: Path, change: str
+) -> None:
+    """A table with other columns is refused by name, as it is dumped and in a folder that somebody else has dumped."""
+    table = f"build_id_nightly_73_{DAY:%Y%m%d}"
+    administrator.execute(f"ALTER TABLE {table} {change}")
+    message = rf"toc\.dat: the columns of {table} are not dimensions jsonb, histogram bigint\[\]"
+    (tmp_path / "anew").mkdir()
+    with pytest.raises(DataError, match=message):
+        checked(dump_days(source, TYPE, [DAY], tmp_path / "anew")[DAY])
+    bare = tmp_path / TYPE / f"{DAY:%Y%m%d}"
+    options = ("--format=directory", f"--file={bare}", f"--table={TYPE}_*")
+    bare.parent.mkdir()
+    subprocess.run(("pg_dump", *options), env={**os.environ, **source.environment()}, check=True)
+    with pytest.raises(DataError, match=message):
+        to_parquet(bare)
 
 
 def test_tables_of_another_day(folder: Path) -> None:

@@ -34,7 +34,7 @@ def tables(administrator: psycopg.Connection) -> dict[date, list[str]]:
 def test_one_dump_for_several_days(tables: dict[date, list[str]], source: Postgres, tmp_path: Path) -> None:
     """Each day gets a folder with its own tables; a day without tables gets none."""
     dumps = dump_days(source, TYPE, DAYS, tmp_path)
-    assert {day: sorted(checked(dump).archive.rows_by_table) for day, dump in dumps.items()} == {
+    assert {day: sorted(checked(dump).rows) for day, dump in dumps.items()} == {
         day: sorted(names) for day, names in tables.items()
     }
     assert sorted(path.name for path in tmp_path.iterdir()) == ["20191201", "20191202"]
@@ -80,7 +80,7 @@ def test_look_alikes_are_not_taken(
         dump = checked(dump_days(source, TYPE, DAYS[:1], tmp_path)[DAYS[0]])
     finally:
         administrator.execute("DROP SCHEMA elsewhere CASCADE")
-    assert sorted(dump.archive.rows_by_table) == sorted(tables[DAYS[0]])
+    assert sorted(dump.rows) == sorted(tables[DAYS[0]])
 
 
 @pytest.fixture

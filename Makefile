@@ -36,7 +36,8 @@ bench: install
 # What executors need that have Python and nothing of ours: SPARK_ARCHIVE names it.
 spark-archive: install
 	rm -rf build dist/executors.zip
-	$(BIN)/pip install --quiet --constraint constraints.txt --target build/executors .
+	$(BIN)/pip install --quiet --no-deps --target build/executors .
+	$(BIN)/pip install --quiet --constraint constraints.txt --target build/executors boto3 duckdb isal pyarrow
 	mkdir -p dist && cd build/executors && $(CURDIR)/$(BIN)/python -m zipfile -c $(CURDIR)/dist/executors.zip *
 	@ls -l dist/executors.zip
 

@@ -7,6 +7,8 @@ Prints the seconds it took after imports.
 
 import sys
 import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from uuid import uuid4
 
 from benchmarks.source import FIRST_DAY, days
@@ -14,7 +16,7 @@ from mozagg2bq_assets import environment
 from mozagg2bq_assets.lake.manifest import Run, Stage
 from mozagg2bq_assets.pgdump.dump import dump_days
 from mozagg2bq_assets.schema import AggregateType
-from mozagg2bq_assets.stages import Day, Outcome, passing
+from mozagg2bq_assets.stages import Day, Outcome, Result, passing
 from mozagg2bq_assets.workspace import workspace
 
 
@@ -22,20 +24,29 @@ def main(name: str, count: str) -> None:
     """Run it."""
     aggregate_type, wanted = AggregateType.parse(name), days(FIRST_DAY, int(count))
     started = time.monotonic()
-    run_id = str(uuid4())
     with workspace() as folder:
-        works = [
-            Day(
-                aggregate_type, day, Run(run_id, run_id), 0, environment.lake(), lambda _: False, folder / f"work-{day}"
-            )
-            for day in wanted
-        ]
+        batch = works(aggregate_type, int(count), folder)
         dumps = dump_days(environment.postgres(), aggregate_type, wanted, folder)
-        with passing(works, (Stage.RAW_DUMP, Stage.PARQUET), dumps, None) as results:
-            for work, by_stage in results:
-                if not all(isinstance(result, Outcome) for result in by_stage.values()):
-                    sys.exit(f"{work}: {by_stage}")
+        with passing(batch, (Stage.RAW_DUMP, Stage.PARQUET), dumps, None) as results:
+            check(results)
     print(time.monotonic() - started)
+
+
+def works(aggregate_type: AggregateType, count: int, folder: Path) -> list[Day]:
+    """The first days of the benchmarks' source, for one run of their own."""
+    run = Run(str(uuid4()), str(uuid4()))
+    lake = environment.lake()
+    return [
+        Day(aggregate_type, day, run, 0, lake, lambda _: False, folder / f"work-{day}")
+        for day in days(FIRST_DAY, count)
+    ]
+
+
+def check(results: Iterable[tuple[Day, Mapping[Stage, Result]]]) -> None:
+    """End this process unless every stage of every day was committed."""
+    for day, by_stage in results:
+        if not all(isinstance(result, Outcome) for result in by_stage.values()):
+            sys.exit(f"{day}: {by_stage}")
 
 
 if __name__ == "__main__":

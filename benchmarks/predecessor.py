@@ -39,6 +39,7 @@ def main(directory: str, output: str, master: str = "local[*]") -> None:
     spark = (
         SparkSession.builder.master(master)
         .config("spark.driver.memory", "8g")
+        .config("spark.executor.memory", "2g")
         .config("spark.ui.enabled", "false")
         .config("spark.pyspark.python", sys.executable)
         .config("spark.sql.session.timeZone", "UTC")

@@ -169,7 +169,7 @@ def daily_stages(aggregate_type: AggregateType) -> AssetsDefinition:
                 going_on = [work for work in works if work.day not in failures]
                 converted: Mapping[date, Converted] = {}
                 if on_spark and PARQUET in some:
-                    converted = convert_on_spark(spark.session(), going_on, context.run_id)
+                    converted = convert_on_spark(spark.session(), going_on, context.run.run_id)
                 for work, results in resources.enter_context(passing(going_on, some, dumps, warehouse, converted)):
                     for stage, result in results.items():
                         if isinstance(result, Outcome):

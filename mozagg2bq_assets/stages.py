@@ -33,7 +33,7 @@ from mozagg2bq_assets.transform.kernel import PARQUET_FILE, count_rows, write_pa
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from mozagg2bq_assets.transform.spark import Converted, FileTask
+    from mozagg2bq_assets.transform.spark import Converted, SourceFile
     from mozagg2bq_assets.warehouse.bigquery import Warehouse
 
 PREVIEW_ROWS = 5
@@ -132,9 +132,9 @@ class Day:
         shutil.rmtree(archive.directory)
         return self._outcome(manifest, time.monotonic() - started, preview=preview(written.path))
 
-    def file_tasks(self) -> "list[FileTask]":
+    def source_files(self) -> "list[SourceFile]":
         """What Spark has to convert of the committed dump; nothing where there is none, or it has been done."""
-        from mozagg2bq_assets.transform.spark import FileTask, Located
+        from mozagg2bq_assets.transform.spark import Located, SourceFile
 
         source = self.lake.read_manifest(Stage.RAW_DUMP, self.aggregate_type, self.day)
         done = self.resumed(Stage.PARQUET)
@@ -152,7 +152,7 @@ class Day:
         if files.keys() != tables.keys() or {table.name for table in tables.values()} != source.rows.keys():
             raise DataError(f"{self.lake.uri(source)}: its files, its list and its manifest do not agree")
         return [
-            FileTask(
+            SourceFile(
                 Located(f"{version}/{files[n].name}", files[n]), table, source.rows[table.name], source.ingest_date
             )
             for n, table in tables.items()
@@ -314,17 +314,17 @@ def convert_on_spark(session: "SparkSession", days: Sequence[Day], run_id: str) 
     from mozagg2bq_assets.transform.spark import convert
     from mozagg2bq_assets.transform.storage import LakeStorage
 
-    tasks: list[FileTask] = []
+    files: list[SourceFile] = []
     damaged: dict[date, Converted] = {}
     for day in days:
         try:
-            tasks += day.file_tasks()
+            files += day.source_files()
         except DataError as error:
             damaged[day.day] = error
         finally:
             day.close()
     lake_uri = f"s3://{days[0].lake.bucket}/{days[0].lake.prefix}" if days else ""
-    return {**convert(session, LakeStorage(lake_uri, run_id), tasks), **damaged}
+    return {**convert(session, LakeStorage(lake_uri, run_id), files), **damaged}
 
 
 def _pass(

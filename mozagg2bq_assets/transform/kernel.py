@@ -136,9 +136,9 @@ def write_parquet(
                 _WRITE,
                 {"strings_only": _STRINGS_ONLY, "array": ARRAY, "ingest_date": ingest_date, "output": str(output)},
             )
+            written = ParquetFile(output, _count_rows(connection, output), unmapped)
         if expected is not None:
             check_counts(f"dump {archive.directory.name}", expected, rows_read)
-        written = ParquetFile(output, count_rows(output), unmapped)
         check_counts(f"{output.name} of {archive.directory.name}", _by_channel(archive, rows_read), written.rows)
     except BaseException as error:
         output.unlink(missing_ok=True)
@@ -151,9 +151,13 @@ def write_parquet(
 def count_rows(path: Path) -> dict[str, int]:
     """Rows of a Parquet file by `channel version`."""
     with duckdb.connect() as connection:
-        groups = connection.execute(
-            "SELECT channel || ' ' || version, count(*) FROM read_parquet(?) GROUP BY ALL ORDER BY ALL", [str(path)]
-        ).fetchall()
+        return _count_rows(connection, path)
+
+
+def _count_rows(connection: duckdb.DuckDBPyConnection, path: Path) -> dict[str, int]:
+    groups = connection.execute(
+        "SELECT channel || ' ' || version, count(*) FROM read_parquet(?) GROUP BY ALL ORDER BY ALL", [str(path)]
+    ).fetchall()
     return dict(groups)
 
 

@@ -1,4 +1,5 @@
-"""The transform on Spark: a task for each data file, with the code that the other engine uses, and one to merge a day.
+"""The transform on Spark: a task for each large data file or some small ones of a day, with the code that the other
+engine uses, and one to merge a day.
 
 Executors fetch and store files by themselves. Every attempt of a task stores under a name of its own, so that nothing
 of one that was repeated, killed or overtaken is ever part of what the successful attempt returns.
@@ -6,14 +7,14 @@ of one that was repeated, killed or overtaken is ever part of what the successfu
 
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow
@@ -23,7 +24,7 @@ from mozagg2bq_assets.environment import spark_config
 from mozagg2bq_assets.errors import DataError, UserError, check_counts
 from mozagg2bq_assets.lake.manifest import StoredFile, describe
 from mozagg2bq_assets.pgdump.archive import DataFile, DayArchive
-from mozagg2bq_assets.schema import SourceTable
+from mozagg2bq_assets.schema import COLUMNS, SourceTable
 from mozagg2bq_assets.transform.exact import UnmappedKeys
 from mozagg2bq_assets.transform.kernel import (
     PARQUET_FILE,
@@ -37,6 +38,10 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 OLDEST_JAVA = 17
+# Of gzip data. A task costs a tenth of a second before it does anything: as long as it takes for two megabytes.
+TASK_BYTES = 16 * 2**20
+FETCHES = 4
+_REPEATING = [column.name for column in COLUMNS if column.name not in ("ingest_date", "aggregate")]
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,7 @@ class Storage(Protocol):
 
 
 @dataclass(frozen=True)
-class FileTask:
+class SourceFile:
     """A table's data file, with the rows it should have; None where nobody has counted them."""
 
     source: Located
@@ -69,7 +74,7 @@ class FileTask:
 
 @dataclass(frozen=True)
 class Part:
-    """Parquet of one table or of a day: where it is stored, its rows by `channel version`, keys without a column."""
+    """Parquet of some tables or of a day: where it is stored, its rows by `channel version`, keys without a column."""
 
     stored: Located
     table: SourceTable
@@ -80,18 +85,32 @@ class Part:
 Converted = Part | DataError
 
 
-def convert(session: "SparkSession", storage: Storage, tasks: Iterable[FileTask]) -> dict[date, Converted]:
+def convert(session: "SparkSession", storage: Storage, files: Iterable[SourceFile]) -> dict[date, Converted]:
     """Turn files of any number of days into one Parquet file for each day, in one Spark job; or say what is wrong.
 
-    Largest files first: gzip cannot be entered in the middle, so the largest decides when the job ends.
+    Largest first: gzip cannot be entered in the middle, so the largest file decides when the job ends.
     """
-    ordered = sorted(tasks, key=lambda task: task.source.file.size, reverse=True)
-    if not ordered:
+    tasks = sorted(_packed(files), key=_size, reverse=True)
+    if not tasks:
         return {}
-    days = len({task.table.day for task in ordered})
-    files = session.sparkContext.parallelize(ordered, len(ordered))
-    parts = files.map(partial(_convert_file, storage)).groupByKey(days)
+    days = len({task[0].table.day for task in tasks})
+    parts = session.sparkContext.parallelize(tasks, len(tasks)).map(partial(_convert_files, storage)).groupByKey(days)
     return {date.fromordinal(day): result for day, result in parts.mapValues(partial(_merge, storage)).collect()}
+
+
+def _packed(files: Iterable[SourceFile]) -> Iterator[list[SourceFile]]:
+    """Files of one day for each task."""
+    by_day: dict[date, list[SourceFile]] = {}
+    for file in sorted(files, key=lambda file: file.source.file.size, reverse=True):
+        pack = by_day.setdefault(file.table.day, [])
+        pack.append(file)
+        if _size(pack) >= TASK_BYTES:
+            yield by_day.pop(file.table.day)
+    yield from by_day.values()
+
+
+def _size(files: Iterable[SourceFile]) -> int:
+    return sum(file.source.file.size for file in files)
 
 
 def session() -> "SparkSession":
@@ -119,16 +138,16 @@ def _java() -> str:
     return str(Path(home, "bin", "java")) if home else "java"
 
 
-def _convert_file(storage: Storage, task: FileTask) -> tuple[int, Converted]:
-    """In an executor: one table's rows as Parquet. Damage is a result and no failure, as repetition mends none."""
-    table = task.table
+def _convert_files(storage: Storage, files: Sequence[SourceFile]) -> tuple[int, Converted]:
+    """In an executor: some tables' rows as Parquet. Damage is a result and no failure, as repetition mends none."""
+    table, ingest_date = files[0].table, files[0].ingest_date
+    expected = {file.table.name: file.rows for file in files if file.rows is not None}
     with TemporaryDirectory() as name:
         directory = Path(name)
         try:
-            path = storage.fetch(task.source, directory)
-            archive = DayArchive(directory, table.aggregate_type, table.day, task.ingest_date, [DataFile(path, table)])
-            expected = None if task.rows is None else {table.name: task.rows}
-            written = write_parquet(archive, task.ingest_date, directory / "part.parquet", expected, threads=1)
+            data_files = [DataFile(storage.fetch(file.source, directory), file.table) for file in files]
+            archive = DayArchive(directory, table.aggregate_type, table.day, ingest_date, data_files)
+            written = write_parquet(archive, ingest_date, directory / PARQUET_FILE, expected or None, threads=1)
         except DataError as error:
             return table.day.toordinal(), DataError(str(error))
         return table.day.toordinal(), _stored(storage, written.path, table, written.rows, written.unmapped)
@@ -141,6 +160,8 @@ def _merge(storage: Storage, converted: Iterable[Converted]) -> Converted:
         if isinstance(each, DataError):
             return each
         parts.append(each)
+    if len(parts) == 1:
+        return parts[0]
     rows: dict[str, int] = {}
     unmapped = UnmappedKeys()
     for part in parts:
@@ -164,22 +185,24 @@ def _stored(storage: Storage, path: Path, table: SourceTable, rows: Mapping[str,
 
 
 def _fetched(storage: Storage, parts: Sequence[Part], directory: Path) -> Iterator[Path]:
-    """The parts one by one, each gone before the next comes."""
-    for n, part in enumerate(parts):
-        folder = directory / str(n)
-        folder.mkdir()
-        yield storage.fetch(part.stored, folder)
-        shutil.rmtree(folder)
+    """The parts, some fetched while those before them are copied."""
+    with ThreadPoolExecutor(FETCHES) as pool:
+        yield from pool.map(lambda part: storage.fetch(part.stored, Path(mkdtemp(dir=directory))), parts)
 
 
 def _write_merged(paths: Iterable[Path], output: Path) -> None:
-    """Copy row groups into one file; small ones are gathered until they make one of the usual size."""
+    """Copy row groups into one file; small ones are gathered until they make one of the usual size.
+
+    Columns whose values repeat are copied as dictionaries, so that no value is looked up again.
+    """
     writer = None
     gathered: list[pyarrow.Table] = []
     try:
         for path in paths:
-            with pyarrow.parquet.ParquetFile(path) as file:
-                writer = writer or pyarrow.parquet.ParquetWriter(output, file.schema_arrow, compression="snappy")
+            with pyarrow.parquet.ParquetFile(path, read_dictionary=_REPEATING) as file:
+                writer = writer or pyarrow.parquet.ParquetWriter(
+                    output, file.schema_arrow, compression="snappy", use_dictionary=_REPEATING, store_schema=False
+                )
                 for n in range(file.num_row_groups):
                     group = file.read_row_group(n)
                     if _is_full([*gathered, group]):

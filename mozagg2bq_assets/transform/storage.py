@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from mozagg2bq_assets.pgdump.archive import DayArchive
 from mozagg2bq_assets.schema import SourceTable
 from mozagg2bq_assets.transform.exact import UnmappedKeys
 from mozagg2bq_assets.transform.kernel import ParquetFile
-from mozagg2bq_assets.transform.spark import FileTask, Located, convert
+from mozagg2bq_assets.transform.spark import Located, SourceFile, convert
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -30,14 +31,20 @@ class LakeStorage:
 
     def fetch(self, located: Located, directory: Path) -> Path:
         """Download it."""
-        return Lake.at(environment.s3_client(), self.uri).download(located.location, directory, located.file)
+        return _lake(self.uri).download(located.location, directory, located.file)
 
     def store(self, path: Path, table: SourceTable) -> str:
         """Upload it beside the day's versions; the commit removes those that the manifest does not name."""
-        lake = Lake.at(environment.s3_client(), self.uri)
+        lake = _lake(self.uri)
         version = lake.version_key(Stage.PARQUET, table.aggregate_type, table.day, new_version(self.run_id))
         lake.upload(path, f"{version}/{path.name}")
         return f"{version}/{path.name}"
+
+
+@cache
+def _lake(uri: str) -> Lake:
+    """One for all tasks of an executor's process: making its client takes as long as converting a small table."""
+    return Lake.at(environment.s3_client(), uri)
 
 
 @dataclass(frozen=True)
@@ -60,14 +67,14 @@ class FolderStorage:
 
 def convert_archive(session: "SparkSession", archive: DayArchive, output: Path) -> ParquetFile:
     """Write all rows of a folder's archive into one Parquet file. Raises DataError, and then there is no file."""
-    tasks = [
-        FileTask(Located(str(file.path.resolve()), describe(file.path)), file.table, None, archive.created)
+    files = [
+        SourceFile(Located(str(file.path.resolve()), describe(file.path)), file.table, None, archive.created)
         for file in archive.data_files
     ]
-    if not tasks:
+    if not files:
         raise DataError(f"{archive.directory}: no table in it")
     with TemporaryDirectory(dir=output.parent.resolve(), prefix=".parts-") as folder:
-        result = convert(session, FolderStorage(Path(folder)), tasks)[archive.day]
+        result = convert(session, FolderStorage(Path(folder)), files)[archive.day]
         if isinstance(result, DataError):
             raise result
         Path(result.stored.location).rename(output)

@@ -1,12 +1,17 @@
 """Spark through the assets, on one machine and on a standalone cluster, with damage, deaths and nothing installed."""
 
+import json
+import os
 import subprocess
 import sys
+import time
 from collections import Counter
+from collections.abc import Iterator, Set
 from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import psycopg
 import pytest
 from dagster import DagsterInstance, ExecuteInProcessResult
@@ -16,6 +21,8 @@ from mozagg2bq_assets.errors import UserError
 from mozagg2bq_assets.lake.manifest import Stage
 from mozagg2bq_assets.lake.store import MANIFEST, Lake
 from mozagg2bq_assets.local import sample
+from mozagg2bq_assets.local.spark import Cluster, cluster
+from mozagg2bq_assets.local.stack import ROOT
 from mozagg2bq_assets.reconcile import Range, reconcile
 from mozagg2bq_assets.schema import AggregateType, ds_nodash
 from mozagg2bq_assets.transform.spark import check_java
@@ -115,6 +122,97 @@ def test_unknown_engine(stack: object, days: None, lake: Lake, warehouse: Wareho
     assert not result.success
     assert any("use duckdb or spark" in str(event) for event in result.all_events)
     assert lake.objects(PARQUET, TYPE) == {}
+
+
+@pytest.fixture(scope="module")
+def executors_archive() -> Path:
+    """The package for executors that have nothing of ours."""
+    subprocess.run(("make", "--directory", str(ROOT), "spark-archive"), check=True)
+    return ROOT / "dist" / "executors.zip"
+
+
+@pytest.fixture
+def two_workers(stack: object, java: None, tmp_path: Path) -> Iterator[Cluster]:
+    """A standalone cluster."""
+    with cluster(tmp_path, 2) as running:
+        yield running
+
+
+def start_run(url: str, **environment: str) -> subprocess.Popen[bytes]:
+    """A run in a process of its own: all days through all stages, converted on a cluster."""
+    first, *_, last = DAYS
+    tags = {"dagster/asset_partition_range_start": str(first), "dagster/asset_partition_range_end": str(last)}
+    command = ("dagster", "job", "execute", "-m", "mozagg2bq_assets.definitions", "-j", f"{TYPE}_job")
+    variables = {"TRANSFORM_ENGINE": "spark", "SPARK_MASTER": url, "SPARK_LOCAL_IP": "127.0.0.1", **environment}
+    return subprocess.Popen((sys.executable, "-m", *command, "--tags", json.dumps(tags)), env=os.environ | variables)
+
+
+def wait_for_part(lake: Lake, before: Set[str], driver: subprocess.Popen[bytes]) -> None:
+    """Until an executor has stored something."""
+    deadline = time.monotonic() + 120
+    while not lake.objects(PARQUET, TYPE).keys() - before:
+        assert driver.poll() is None, "the run ended before anything could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_killed_worker(
+    two_workers: Cluster, administrator: psycopg.Connection, lake: Lake, warehouse: Warehouse, tmp_path: Path
+) -> None:
+    """With half of the cluster gone in the middle of the job, each row is there once, and nothing else."""
+    seed(administrator, 0.2)
+    assert run("duckdb").success
+    expected = stored_rows(lake, tmp_path)
+    before = lake.objects(PARQUET, TYPE).keys()
+    with start_run(two_workers.url) as driver:
+        wait_for_part(lake, before, driver)
+        worker = psutil.Process(two_workers.workers[0].pid)
+        for process in (worker, *worker.children(recursive=True)):
+            process.kill()
+        assert lake.objects(PARQUET, TYPE).keys() > before  # no day was committed yet
+        assert driver.wait(300) == 0
+    assert stored_rows(lake, tmp_path) == expected
+    assert reconcile(administrator, lake, warehouse, TYPE, DAYS).differences == []
+
+
+def test_killed_driver_and_speculation(
+    two_workers: Cluster, administrator: psycopg.Connection, lake: Lake, warehouse: Warehouse, tmp_path: Path
+) -> None:
+    """What a killed run's executors have stored is gone after the next run, also where that tries every task twice."""
+    seed(administrator, 0.2)
+    assert run("duckdb").success
+    expected = stored_rows(lake, tmp_path)
+    before = lake.objects(PARQUET, TYPE).keys()
+    with start_run(two_workers.url) as driver:
+        wait_for_part(lake, before, driver)
+        driver.kill()
+    with DagsterInstance.get() as instance:
+        for killed in instance.get_runs():
+            if not killed.is_finished:
+                instance.report_run_failed(killed)  # as run monitoring does, when it finds no process
+    eager = {"": "true", ".quantile": "0", ".multiplier": "1.001", ".minTaskRuntime": "1ms", ".interval": "10ms"}
+    lines = [f"spark.speculation{name} {value}\n" for name, value in eager.items()]
+    (tmp_path / "spark-defaults.conf").write_text("".join(lines))
+    with start_run(two_workers.url, SPARK_CONF_DIR=str(tmp_path)) as driver:
+        assert driver.wait(300) == 0
+    assert stored_rows(lake, tmp_path) == expected
+    assert reconcile(administrator, lake, warehouse, TYPE, DAYS).differences == []
+
+
+def test_executors_without_the_package(
+    two_workers: Cluster,
+    executors_archive: Path,
+    days: None,
+    administrator: psycopg.Connection,
+    lake: Lake,
+    warehouse: Warehouse,
+) -> None:
+    """The archive is all that executors need besides Python."""
+    bare = sys._base_executable  # type: ignore[attr-defined]
+    assert subprocess.run((bare, "-c", "import duckdb"), check=False, capture_output=True).returncode == 1
+    with start_run(two_workers.url, PYSPARK_PYTHON=bare, SPARK_ARCHIVE=str(executors_archive)) as driver:
+        assert driver.wait(300) == 0
+    assert reconcile(administrator, lake, warehouse, TYPE, DAYS).differences == []
 
 
 def test_no_java(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -25,17 +25,16 @@ def main(name: str, count: str) -> None:
     aggregate_type, wanted = AggregateType.parse(name), days(FIRST_DAY, int(count))
     started = time.monotonic()
     with workspace() as folder:
-        batch = works(aggregate_type, int(count), folder)
+        batch = works(aggregate_type, int(count), str(uuid4()), folder)
         dumps = dump_days(environment.postgres(), aggregate_type, wanted, folder)
         with passing(batch, (Stage.RAW_DUMP, Stage.PARQUET), dumps, None) as results:
             check(results)
     print(time.monotonic() - started)
 
 
-def works(aggregate_type: AggregateType, count: int, folder: Path) -> list[Day]:
-    """The first days of the benchmarks' source, for one run of their own."""
-    run = Run(str(uuid4()), str(uuid4()))
-    lake = environment.lake()
+def works(aggregate_type: AggregateType, count: int, run_id: str, folder: Path) -> list[Day]:
+    """The first days of the benchmarks' source, as a run works on them."""
+    run, lake = Run(run_id, run_id), environment.lake()
     return [
         Day(aggregate_type, day, run, 0, lake, lambda _: False, folder / f"work-{day}")
         for day in days(FIRST_DAY, count)

@@ -2,11 +2,12 @@
 
     python -m benchmarks.on_spark MASTER TYPE DAYS
 
-The lake has to hold the dumps, as `benchmarks.batch` leaves them.
+The lake has to hold the dumps, as `benchmarks.batch` leaves them. No days are no work: what Spark takes to start.
 """
 
 import os
 import sys
+from uuid import uuid4
 
 from benchmarks.batch import check, works
 from mozagg2bq_assets.lake.manifest import Stage
@@ -19,10 +20,11 @@ from mozagg2bq_assets.workspace import workspace
 def main(master: str, name: str, count: str) -> None:
     """Run it."""
     os.environ["SPARK_MASTER"] = master
+    run_id = str(uuid4())
     with workspace() as folder:
-        batch = works(AggregateType.parse(name), int(count), folder)
+        batch = works(AggregateType.parse(name), int(count), run_id, folder)
         spark = session()
-        converted = convert_on_spark(spark, batch, batch[0].run.run_id)
+        converted = convert_on_spark(spark, batch, run_id)
         with passing(batch, [Stage.PARQUET], {}, None, converted) as results:
             check(results)
         spark.stop()

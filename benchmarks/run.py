@@ -19,6 +19,7 @@ from benchmarks.source import FIRST_DAY, FIRST_EMPTY_DAY, STACK, days, prepare
 from mozagg2bq_assets import environment
 from mozagg2bq_assets.backfill import Dagster
 from mozagg2bq_assets.lake.manifest import Stage
+from mozagg2bq_assets.local.spark import ADDRESS, cluster
 from mozagg2bq_assets.local.stack import ROOT, running
 from mozagg2bq_assets.pgdump.dump import dump_days
 from mozagg2bq_assets.schema import AggregateType, ds_nodash
@@ -39,7 +40,7 @@ def main() -> None:
         os.environ.update(environment.postgres().environment())
         folder = Path(name)
         print("| what | ours | compared with | | ratio |\n|---|---|---|---|---|")
-        for measure in (start, catalog, one_day, ten_days, memory):
+        for measure in (start, catalog, one_day, ten_days, memory, on_cluster):
             for row in measure(folder):
                 print(f"| {' | '.join(row)} |", flush=True)
 
@@ -128,6 +129,36 @@ def memory(_: Path) -> Iterator[Sequence[str]]:
             f"peak memory of {counts[1]} days, {kind}", megabytes(many),
             f"{counts[0]} days", megabytes(few), ratio(many.peak_bytes, few.peak_bytes),
         )  # fmt: skip
+
+
+def on_cluster(folder: Path) -> Iterator[Sequence[str]]:
+    """A day, and ten, on a standalone cluster. The lake has the dumps of ten days from what was measured before."""
+    os.environ["SPARK_LOCAL_IP"] = ADDRESS
+    day = str(folder / "ours" / SUBMISSION / ds_nodash(FIRST_DAY))
+    for workers in (2, 1):
+        with TemporaryDirectory() as name, cluster(Path(name), workers) as spark:
+            ours = partial(python, "benchmarks.on_spark", spark.url, SUBMISSION)
+            where = f"{workers} worker{'s'[: workers - 1]}"
+            if workers == 2:
+                found = alternately(
+                    {
+                        "start": partial(ours, "0"),
+                        "ours": partial(ours, "1"),
+                        "predecessor": partial(python, "benchmarks.predecessor", day, str(folder / "spark"), spark.url),
+                    },
+                    RUNS,
+                )
+                yield compare(f"a day on {where}", found["ours"], "Spark job there", found["predecessor"])
+                idle, rest = found["start"].seconds, (found["ours"].seconds, found["predecessor"].seconds)
+                mine, theirs = (seconds - idle for seconds in rest)
+                yield (
+                    f"the same, without {idle:.1f} s of Spark's start",
+                    f"{mine:.1f} s",
+                    "",
+                    f"{theirs:.1f} s",
+                    ratio(theirs, mine),
+                )
+            yield f"ten days on {where}", f"{ours(str(TEN)).seconds:.0f} s", "", "", ""
 
 
 def start(folder: Path) -> Iterator[Sequence[str]]:

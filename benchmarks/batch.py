@@ -13,10 +13,11 @@ from uuid import uuid4
 
 from benchmarks.source import FIRST_DAY, days
 from mozagg2bq_assets import environment
+from mozagg2bq_assets.batch import Result, passing
 from mozagg2bq_assets.lake.manifest import Run, Stage
 from mozagg2bq_assets.pgdump.dump import dump_days
 from mozagg2bq_assets.schema import AggregateType
-from mozagg2bq_assets.stages import Day, Outcome, Result, passing
+from mozagg2bq_assets.stages import Day, Outcome
 from mozagg2bq_assets.workspace import workspace
 
 

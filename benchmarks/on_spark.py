@@ -10,9 +10,9 @@ import sys
 from uuid import uuid4
 
 from benchmarks.batch import check, works
+from mozagg2bq_assets.batch import convert_on_spark, passing
 from mozagg2bq_assets.lake.manifest import Stage
 from mozagg2bq_assets.schema import AggregateType
-from mozagg2bq_assets.stages import convert_on_spark, passing
 from mozagg2bq_assets.transform.spark import session
 from mozagg2bq_assets.workspace import workspace
 

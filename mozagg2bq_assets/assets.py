@@ -33,6 +33,7 @@ from dagster_shared.utils.warnings import PreviewWarning
 from pydantic import Field
 
 from mozagg2bq_assets import environment
+from mozagg2bq_assets.batch import convert_on_spark, passing
 from mozagg2bq_assets.errors import CountMismatch, DataError, UserError
 from mozagg2bq_assets.lake.manifest import Run, Stage
 from mozagg2bq_assets.partitions import DAILY, partition_key
@@ -42,7 +43,7 @@ from mozagg2bq_assets.resources.lake import LakeResource
 from mozagg2bq_assets.resources.postgres import PostgresResource
 from mozagg2bq_assets.resources.spark import SparkResource
 from mozagg2bq_assets.schema import COLUMNS, AggregateType
-from mozagg2bq_assets.stages import Day, Outcome, convert_on_spark, passing
+from mozagg2bq_assets.stages import Day, Outcome
 from mozagg2bq_assets.workspace import workspace
 
 if TYPE_CHECKING:

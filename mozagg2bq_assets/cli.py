@@ -14,12 +14,12 @@ from uuid import uuid4
 import click
 
 from mozagg2bq_assets.errors import DataError, UserError
+from mozagg2bq_assets.local.commands import local
 from mozagg2bq_assets.schema import AggregateType, ds_nodash, parse_day
 
 if TYPE_CHECKING:
     from mozagg2bq_assets.backfill import Progress
     from mozagg2bq_assets.pgdump.archive import DayArchive
-    from mozagg2bq_assets.reconcile import Range, Report
     from mozagg2bq_assets.transform.kernel import ParquetFile
 
 Command = TypeVar("Command", bound=Callable[..., None])
@@ -69,6 +69,9 @@ output_dir_option = click.option(
 @click.group(epilog="--debug, anywhere, shows the traceback of an error.")
 def cli() -> None:
     """Move Firefox Telemetry's daily histogram aggregates from PostgreSQL to BigQuery."""
+
+
+cli.add_command(local)
 
 
 @cli.command()
@@ -184,6 +187,7 @@ def verify(aggregate_type: AggregateType | None, day: date | None, end_date: dat
     """Compare source, lake and BigQuery, day by day; with --date the source's rows too, not its tables alone."""
     from mozagg2bq_assets import environment
     from mozagg2bq_assets.reconcile import Range
+    from mozagg2bq_assets.report import print_reports, reports
 
     if day:
         wanted = Range(day, _end(day, end_date), counted=True)
@@ -263,49 +267,6 @@ def _show_progress(states: "Iterator[Progress]", partitions: int) -> "Progress":
     return state
 
 
-@cli.group()
-def local() -> None:
-    """The embedded stack: PostgreSQL, S3 and BigQuery on this machine."""
-
-
-@local.command()
-def up() -> None:
-    """Start what does not run yet, and say where it is."""
-    from mozagg2bq_assets.local.stack import Stack
-
-    Stack().up()
-    _print_status()
-
-
-@local.command()
-def down() -> None:
-    """End what `up` started. The data stay."""
-    from mozagg2bq_assets.local.stack import Stack
-
-    Stack().down()
-
-
-@local.command()
-def status() -> None:
-    """Say where each server is; exit 1 unless all run."""
-    if not _print_status():
-        sys.exit(1)
-
-
-@local.command()
-@click.option(
-    "--scale", type=click.FloatRange(min=0, min_open=True, max=1), default=0.001, help="Size of a day; a real one is 1."
-)
-def seed(scale: float) -> None:
-    """Replace the sample days, 2019-12-01 and after, in the embedded PostgreSQL."""
-    from mozagg2bq_assets.local import sample
-    from mozagg2bq_assets.local.stack import Stack
-
-    with Stack().administrator() as connection:
-        for name in sample.seed(connection, scale):
-            click.echo(name)
-
-
 def write_with(engine: str, archive: "DayArchive", output: Path) -> "ParquetFile":
     """Turn an archive into Parquet with an engine."""
     from mozagg2bq_assets.transform.kernel import write_parquet
@@ -317,48 +278,6 @@ def write_with(engine: str, archive: "DayArchive", output: Path) -> "ParquetFile
     from mozagg2bq_assets.transform.storage import convert_archive
 
     return convert_archive(session(), archive, output)
-
-
-def reports(types: Iterable[AggregateType], wanted: "Range") -> "Iterator[Report]":
-    """Compare source, lake and BigQuery, type by type."""
-    from mozagg2bq_assets import environment
-    from mozagg2bq_assets.reconcile import reconcile
-
-    lake, warehouse = environment.lake(), environment.warehouse()
-    with environment.postgres().connect() as connection:
-        for aggregate_type in types:
-            yield reconcile(connection, lake, warehouse, aggregate_type, wanted)
-
-
-def print_reports(found: "Iterable[Report]") -> bool:
-    """Print every day's counts, what differs, and the notes; whether nothing differs."""
-    agreed = True
-    for report in found:
-        click.echo(f"\n{report.aggregate_type:<16}{'source':>14}{'dump':>14}{'Parquet':>14}{'BigQuery':>14}")
-        for day in report.days:
-            source = f"{day.source_tables} tables" if day.source_rows is None else f"{day.source_rows:,}"
-            source = source if day.source_tables else "no tables"
-            counts = [f"{rows:,}" if rows is not None else "-" for rows in (day.dump_rows, day.parquet_rows)]
-            click.echo(f"{day.day!s:<16}{source:>14}{counts[0]:>14}{counts[1]:>14}{day.bigquery_rows:>14,}")
-        for note in report.notes:
-            click.echo(f"note: {note}")
-        for difference in report.differences:
-            click.echo(f"DIFFERS: {difference}")
-            agreed = False
-    return agreed
-
-
-def _print_status() -> bool:
-    from mozagg2bq_assets.local.stack import Stack
-
-    stack = Stack()
-    where = stack.status()
-    for name, place in where.items():
-        click.echo(f"{name:<10}{place or 'not running'}")
-    running = all(where.values())
-    if running:
-        click.echo(f"its variables, for your shell: . {os.path.relpath(stack.state_dir / 'env')}")
-    return running
 
 
 def _types(chosen: AggregateType | None) -> Sequence[AggregateType]:

@@ -9,19 +9,15 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
-from functools import partial
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from mozagg2bq_assets.errors import DataError, UserError, check_counts
+from mozagg2bq_assets.errors import DataError, check_counts
 from mozagg2bq_assets.lake.manifest import Manifest, Run, Stage, StoredFile, describe
 from mozagg2bq_assets.lake.store import Lake, new_version
 from mozagg2bq_assets.pgdump.archive import LIST, TOC, DayArchive, complete_entries, list_archive, open_day
@@ -31,15 +27,12 @@ from mozagg2bq_assets.transform.exact import UnmappedKeys
 from mozagg2bq_assets.transform.kernel import PARQUET_FILE, count_rows, write_parquet
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
-
     from mozagg2bq_assets.transform.spark import Converted, SourceFile
     from mozagg2bq_assets.warehouse.bigquery import Warehouse
 
 PREVIEW_ROWS = 5
 
-# While one day is converted, with all cores and all the memory that takes, others go to S3 or BigQuery.
-DAYS_AT_ONCE = 3
+# A conversion takes all cores, and all the memory that is meant for one.
 _conversion = threading.Lock()
 
 
@@ -282,73 +275,6 @@ class Day:
         return self._outcome(
             kept, 0.0, warning=f"{reason}: the version of {kept.committed_at:%Y-%m-%d %H:%M} UTC is kept"
         )
-
-
-Result: TypeAlias = Outcome | UserError | DataError
-
-
-@contextmanager
-def passing(
-    days: Sequence[Day],
-    stages: Sequence[Stage],
-    dumps: Mapping[date, DumpResult],
-    warehouse: "Warehouse | None",
-    converted: "Mapping[date, Converted]" = MappingProxyType({}),
-) -> Iterator[Iterator[tuple[Day, Mapping[Stage, Result]]]]:
-    """Take days through some stages, a few at once; gives, day by day, what each stage did, or what stopped it there.
-
-    Leaving the block waits for the days in flight and drops the others.
-    """
-    with ThreadPoolExecutor(DAYS_AT_ONCE) as pool:
-        try:
-            results = pool.map(
-                lambda day: _pass(day, stages, dumps.get(day.day), warehouse, converted.get(day.day)), days
-            )
-            yield zip(days, results, strict=True)
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def convert_on_spark(session: "SparkSession", days: Sequence[Day], run_id: str) -> "dict[date, Converted]":
-    """Convert the committed dumps of all those days in one Spark job. A day whose dump is damaged has its error."""
-    from mozagg2bq_assets.transform.spark import convert
-    from mozagg2bq_assets.transform.storage import LakeStorage
-
-    files: list[SourceFile] = []
-    damaged: dict[date, Converted] = {}
-    for day in days:
-        try:
-            files += day.source_files()
-        except DataError as error:
-            damaged[day.day] = error
-        finally:
-            day.close()
-    lake_uri = f"s3://{days[0].lake.bucket}/{days[0].lake.prefix}" if days else ""
-    return {**convert(session, LakeStorage(lake_uri, run_id), files), **damaged}
-
-
-def _pass(
-    day: Day,
-    stages: Sequence[Stage],
-    dump: DumpResult | None,
-    warehouse: "Warehouse | None",
-    converted: "Converted | None",
-) -> Mapping[Stage, Result]:
-    steps: dict[Stage, Callable[[], Outcome]] = {
-        Stage.RAW_DUMP: partial(day.store_dump, dump),
-        Stage.PARQUET: partial(day.convert, converted),
-    }
-    if warehouse is not None:
-        steps[Stage.BIGQUERY_TABLE] = partial(day.load, warehouse)
-    results: dict[Stage, Result] = {}
-    try:
-        for stage in stages:
-            results[stage] = steps[stage]()
-    except (UserError, DataError) as error:
-        results[stage] = error
-    finally:
-        day.close()
-    return results
 
 
 def _warning(manifest: Manifest) -> str | None:

@@ -6,7 +6,7 @@ Nothing is mocked: PostgreSQL, S3 over HTTP and BigQuery's server all run.
 import os
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -18,14 +18,19 @@ from hypothesis import settings
 from mozagg2bq_assets import environment
 from mozagg2bq_assets.lake.store import Lake
 from mozagg2bq_assets.local.stack import Stack, running
+from mozagg2bq_assets.pgdump.archive import DayArchive
 from mozagg2bq_assets.pgdump.source import Postgres
+from mozagg2bq_assets.transform.kernel import ParquetFile, write_parquet
 from mozagg2bq_assets.transform.spark import check_java
 from mozagg2bq_assets.transform.spark import session as spark_session
+from mozagg2bq_assets.transform.storage import convert_archive
 from mozagg2bq_assets.warehouse.bigquery import Warehouse
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+
+Engine = Callable[[DayArchive, Path], ParquetFile]
 
 # Who is started in the background may ignore Ctrl-C, and what it starts would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -88,6 +93,15 @@ def spark(stack: Stack, java: None) -> "Iterator[SparkSession]":
     session = spark_session()
     yield session
     session.stop()
+
+
+@pytest.fixture(params=["duckdb", "spark"])
+def engine(request: pytest.FixtureRequest) -> Engine:
+    """What turns an archive into Parquet, under the archive's date: both have to give the same rows."""
+    if request.param == "duckdb":
+        return lambda archive, output: write_parquet(archive, archive.created, output)
+    session = request.getfixturevalue("spark")
+    return lambda archive, output: convert_archive(session, archive, output)
 
 
 # An example is ten days: 200 days in CI, 5,000 with --hypothesis-profile=long.

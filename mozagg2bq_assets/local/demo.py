@@ -10,6 +10,7 @@ from mozagg2bq_assets.local import sample
 from mozagg2bq_assets.local.stack import Stack, running
 from mozagg2bq_assets.partitions import partition_key
 from mozagg2bq_assets.reconcile import Range
+from mozagg2bq_assets.report import print_reports, reports
 from mozagg2bq_assets.schema import AggregateType
 
 
@@ -23,8 +24,6 @@ def main() -> int:
             tables = sum(1 for _ in sample.seed(connection))
         click.echo(f"{tables} sample tables; now from PostgreSQL to BigQuery …")
         results = [run_job(aggregate_type) for aggregate_type in AggregateType]
-
-        from mozagg2bq_assets.cli import print_reports, reports
 
         agreed = print_reports(reports(list(AggregateType), Range(sample.FIRST_DAY, end, counted=True)))
     succeeded = all(results)

@@ -3,7 +3,7 @@ what PostgreSQL itself says of them."""
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -18,13 +18,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg import sql
 
-from mozagg2bq_assets.pgdump.archive import DayArchive
 from mozagg2bq_assets.pgdump.dump import checked, dump_days
 from mozagg2bq_assets.pgdump.source import Postgres
 from mozagg2bq_assets.schema import COLUMNS, DIMENSIONS, AggregateType, SourceTable, ds_nodash
-from mozagg2bq_assets.transform.kernel import ParquetFile, write_parquet
-from mozagg2bq_assets.transform.storage import convert_archive
+from mozagg2bq_assets.transform.kernel import ParquetFile
 from mozagg2bq_assets.warehouse.bigquery import Warehouse
+from mozagg2bq_assets_tests.conftest import Engine
 
 FIRST_DAY = date(2019, 12, 1)
 DAYS_PER_EXAMPLE = 10
@@ -125,24 +124,15 @@ def parquet_rows(path: Path) -> Counter[tuple[object, ...]]:
     return Counter(zip(*(column.to_pylist() for column in table.columns), strict=True))
 
 
-Engine = Callable[[DayArchive, Path], ParquetFile]
-
-
-@pytest.fixture(params=["duckdb", "spark"])
-def engine(request: pytest.FixtureRequest) -> Engine:
-    """What turns an archive into Parquet: both have to give the same rows."""
-    if request.param == "duckdb":
-        return lambda archive, output: write_parquet(archive, TODAY, output)
-    session = request.getfixturevalue("spark")
-    return lambda archive, output: convert_archive(session, replace(archive, created=TODAY), output)
-
-
 def convert(
     source: Postgres, aggregate_type: AggregateType, days: Sequence[date], folder: Path, engine: Engine
 ) -> dict[date, ParquetFile]:
     """Dump those days and turn each into Parquet."""
     dumps = dump_days(source, aggregate_type, days, folder)
-    return {day: engine(checked(dump).archive, folder / f"{day}.parquet") for day, dump in dumps.items()}
+    return {
+        day: engine(replace(checked(dump).archive, created=TODAY), folder / f"{day}.parquet")
+        for day, dump in dumps.items()
+    }
 
 
 @settings(deadline=None, suppress_health_check=list(HealthCheck))

@@ -123,8 +123,8 @@ def _entries(text: str) -> list[Entry]:
 def open_day(directory: Path, aggregate_type: AggregateType, day: date) -> DayArchive:
     """Check a folder that claims to hold that type's tables of that day, and read every data file to its end.
 
-    Raises DataError for an unreadable archive, a file that is missing or too many, a table of another type or day, and
-    one with other columns. The files themselves are not read.
+    Raises DataError for an unreadable archive, one without a table, a file that is missing or too many, a table of
+    another type or day, and one with other columns. The files themselves are not read.
     """
     listing = list_archive(directory)
     files = data_file_names(directory, complete_entries(directory, listing), aggregate_type, day)
@@ -133,6 +133,8 @@ def open_day(directory: Path, aggregate_type: AggregateType, day: date) -> DayAr
         raise DataError(f"{directory / missing[0]}: data file of {files[missing[0]].name} is missing")
     if extra := sorted(found - files.keys()):
         raise DataError(f"{directory / extra[0]}: not a file of this archive, its list does not name it")
+    if not files:
+        raise DataError(f"{directory}: no table in it")
     check_definitions(directory, files.values())
     data_files = [DataFile(directory / name, table) for name, table in files.items()]
     return DayArchive(directory, aggregate_type, day, listing.created, data_files)

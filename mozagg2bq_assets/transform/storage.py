@@ -71,8 +71,6 @@ def convert_archive(session: "SparkSession", archive: DayArchive, output: Path) 
         SourceFile(Located(str(file.path.resolve()), describe(file.path)), file.table, None, archive.created)
         for file in archive.data_files
     ]
-    if not files:
-        raise DataError(f"{archive.directory}: no table in it")
     with TemporaryDirectory(dir=output.parent.resolve(), prefix=".parts-") as folder:
         result = convert(session, FolderStorage(Path(folder)), files)[archive.day]
         if isinstance(result, DataError):

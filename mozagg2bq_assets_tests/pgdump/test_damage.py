@@ -71,6 +71,13 @@ def truncate(folder: Path) -> None:
     largest(folder).write_bytes(data[: len(data) // 2])
 
 
+def empty(folder: Path) -> None:
+    """Leave a table of contents of which nothing is complete here."""
+    for path in folder.glob("*.dat.gz"):
+        path.unlink()
+    (folder / "toc.list").write_text("")
+
+
 def set_line(number: int, line: bytes) -> Callable[[Path], None]:
     """Put another line in the place of one, counted from 1."""
 
@@ -113,6 +120,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "empty line": (set_line(3, b""), r"\d+\.dat\.gz, line 3: a row does not have two columns"),
     "no end marker": (edit(lambda text: text.replace(b"\\.\n", b"")), r"\d+\.dat\.gz: the end marker is missing"),
     "end marker in the middle": (set_line(3, b"\\."), r"\d+\.dat\.gz, line 3: an end marker before the end"),
+    "no table": (empty, r"20191201: no table in it"),
     "empty file": (lambda folder: largest(folder).write_bytes(b"") and None, r"\d+\.dat\.gz"),
     "toc.dat damaged": (flip_bit("toc.dat", 0.0), r"toc\.dat: unreadable archive"),
     "toc.dat missing": (lambda folder: (folder / "toc.dat").unlink(), r"toc\.dat is missing"),

@@ -191,28 +191,39 @@ def _fetched(storage: Storage, parts: Sequence[Part], directory: Path) -> Iterat
 
 
 def _write_merged(paths: Iterable[Path], output: Path) -> None:
-    """Copy row groups into one file; small ones are gathered until they make one of the usual size.
-
-    Columns whose values repeat are copied as dictionaries, so that no value is looked up again.
-    """
+    """Copy row groups into one file; small ones are gathered until they make one of the usual size."""
     writer = None
     gathered: list[pyarrow.Table] = []
     try:
-        for path in paths:
-            with pyarrow.parquet.ParquetFile(path, read_dictionary=_REPEATING) as file:
-                writer = writer or pyarrow.parquet.ParquetWriter(
-                    output, file.schema_arrow, compression="snappy", use_dictionary=_REPEATING, store_schema=False
-                )
-                for n in range(file.num_row_groups):
-                    group = file.read_row_group(n)
-                    if _is_full([*gathered, group]):
-                        _flush(writer, gathered)
-                    gathered.append(group)
+        for group in _read_ahead(_row_groups(paths)):
+            writer = writer or pyarrow.parquet.ParquetWriter(
+                output, group.schema, compression="snappy", use_dictionary=_REPEATING, store_schema=False
+            )
+            if _is_full([*gathered, group]):
+                _flush(writer, gathered)
+            gathered.append(group)
         if writer is not None:
             _flush(writer, gathered)
     finally:
         if writer is not None:
             writer.close()
+
+
+def _row_groups(paths: Iterable[Path]) -> Iterator[pyarrow.Table]:
+    """Those of all files. Columns whose values repeat stay dictionaries, so that no value is looked up again."""
+    for path in paths:
+        with pyarrow.parquet.ParquetFile(path, read_dictionary=_REPEATING) as file:
+            for n in range(file.num_row_groups):
+                yield file.read_row_group(n)
+
+
+def _read_ahead(groups: Iterator[pyarrow.Table]) -> Iterator[pyarrow.Table]:
+    """The same, each read while the one before it is written."""
+    with ThreadPoolExecutor(1) as reader:
+        upcoming = reader.submit(next, groups, None)
+        while (group := upcoming.result()) is not None:
+            upcoming = reader.submit(next, groups, None)
+            yield group
 
 
 def _is_full(groups: Sequence[pyarrow.Table]) -> bool:

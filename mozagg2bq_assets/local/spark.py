@@ -69,7 +69,7 @@ def _wait_for_workers(status: str, count: int) -> None:
         try:
             if requests.get(status, timeout=5).json()["aliveworkers"] == count:
                 return
-        except requests.ConnectionError:
+        except requests.RequestException:  # nobody yet, or not yet the status
             pass
         time.sleep(0.1)
     raise UserError(f"Spark did not start with {count} workers: the logs beside their work say why")

@@ -210,9 +210,9 @@ def _write_merged(paths: Iterable[Path], output: Path) -> None:
 
 
 def _row_groups(paths: Iterable[Path]) -> Iterator[pyarrow.Table]:
-    """Those of all files. Columns whose values repeat stay dictionaries, so that no value is looked up again."""
+    """Those of all files. Not as dictionaries: pyarrow 26 writes past its buffers where theirs differ."""
     for path in paths:
-        with pyarrow.parquet.ParquetFile(path, read_dictionary=_REPEATING) as file:
+        with pyarrow.parquet.ParquetFile(path) as file:
             for n in range(file.num_row_groups):
                 yield file.read_row_group(n)
 

@@ -96,8 +96,12 @@ def spark(stack: Stack, java: None) -> "Iterator[SparkSession]":
 
 
 @pytest.fixture(params=["duckdb", "spark"])
-def engine(request: pytest.FixtureRequest) -> Engine:
-    """What turns an archive into Parquet, under the archive's date: both have to give the same rows."""
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    """What turns an archive into Parquet, under the archive's date: both have to give the same rows.
+
+    On Spark each file makes a task of its own, so that days are merged.
+    """
+    monkeypatch.setattr("mozagg2bq_assets.transform.spark.TASK_BYTES", 1)
     if request.param == "duckdb":
         return lambda archive, output: write_parquet(archive, archive.created, output)
     session = request.getfixturevalue("spark")

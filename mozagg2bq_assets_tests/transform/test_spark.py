@@ -90,8 +90,10 @@ def test_all_stages(
     lake: Lake,
     warehouse: Warehouse,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Both engines leave the same rows, and nothing differs anywhere."""
+    monkeypatch.setattr("mozagg2bq_assets.transform.spark.TASK_BYTES", 1)
     assert run("spark").success
     assert reconcile(administrator, lake, warehouse, TYPE, DAYS).differences == []
     of_spark = stored_rows(lake, tmp_path)

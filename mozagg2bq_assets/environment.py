@@ -41,13 +41,15 @@ def required(name: str) -> str:
 
 def postgres(s3: "S3Client | None" = None) -> "Postgres":
     """The source. Database, user and password come from the object at POSTGRES_CREDENTIALS_S3_URI where that is set."""
-    from mozagg2bq_assets.lake.store import read_object
     from mozagg2bq_assets.pgdump.source import Postgres
 
     host, port = required("POSTGRES_HOST"), os.environ.get("POSTGRES_PORT") or "5432"
     uri = os.environ.get(CREDENTIALS_URI)
     if not uri:
         return Postgres(host, port, *(required(name) for name in _CREDENTIALS))
+
+    from mozagg2bq_assets.lake.store import read_object
+
     try:
         credentials = json.loads(read_object(s3 or s3_client(), uri))
         return Postgres(host, port, *(str(credentials[name]) for name in _CREDENTIALS))

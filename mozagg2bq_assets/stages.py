@@ -20,7 +20,15 @@ import duckdb
 from mozagg2bq_assets.errors import DataError, check_counts
 from mozagg2bq_assets.lake.manifest import Manifest, Run, Stage, StoredFile, describe
 from mozagg2bq_assets.lake.store import Lake, new_version
-from mozagg2bq_assets.pgdump.archive import LIST, TOC, DayArchive, complete_entries, list_archive, open_day
+from mozagg2bq_assets.pgdump.archive import (
+    LIST,
+    TOC,
+    DayArchive,
+    check_definitions,
+    complete_entries,
+    list_archive,
+    open_day,
+)
 from mozagg2bq_assets.pgdump.dump import DumpResult, checked
 from mozagg2bq_assets.schema import AggregateType, SourceTable, ds_nodash
 from mozagg2bq_assets.transform.exact import UnmappedKeys
@@ -144,6 +152,7 @@ class Day:
         files = {name.split(".")[0]: file for name, file in stored.items() if name not in (TOC, LIST)}
         if files.keys() != tables.keys() or {table.name for table in tables.values()} != source.rows.keys():
             raise DataError(f"{self.lake.uri(source)}: its files, its list and its manifest do not agree")
+        check_definitions(directory, tables.values())
         return [
             SourceFile(
                 Located(f"{version}/{files[n].name}", files[n]), table, source.rows[table.name], source.ingest_date

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from mozagg2bq_assets.backfill import Dagster
 from mozagg2bq_assets.lake.manifest import Stage
 from mozagg2bq_assets.lake.store import Lake
 from mozagg2bq_assets.local import sample
+from mozagg2bq_assets.local.services import free_port
 from mozagg2bq_assets.local.stack import ROOT
 from mozagg2bq_assets.reconcile import Range, reconcile
 from mozagg2bq_assets.schema import AggregateType
@@ -34,9 +34,7 @@ END_SECONDS = 180
 @pytest.fixture
 def dagster_url(administrator: psycopg.Connection, lake: Lake, warehouse: Warehouse, tmp_path: Path) -> Iterator[str]:
     """`dagster dev` with a home of its own, over a source, a lake and a dataset of the test's own."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     (tmp_path / "dagster.yaml").write_text((ROOT / "dagster.yaml").read_text())
     dev = (sys.executable, "-m", "dagster", "dev", "--port", str(port), "--workspace", str(ROOT / "workspace.yaml"))
     log = (tmp_path / "dev.log").open("wb")

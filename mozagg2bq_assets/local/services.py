@@ -35,7 +35,8 @@ class Service:
         """Start it unless it runs, wait until it answers and return its port. Raises UserError."""
         port = self.running_port()
         if port is None:
-            port = self._free_port()
+            # That of the last time if it is free, so that addresses outlive a restart.
+            port = free_port(self._record().get("port", 0))
             self._spawn(port)
         self._wait_until_it_answers(port)
         return port
@@ -92,18 +93,6 @@ class Service:
         record = {"pid": process.pid, "started": psutil.Process(process.pid).create_time(), "port": port}
         (self.state_dir / f"{self.name}.json").write_text(json.dumps(record))
 
-    def _free_port(self) -> int:
-        """The port of the last time if it is free, so that addresses outlive a restart; else any free one."""
-        for port in (self._record().get("port", 0), 0):
-            with socket.socket() as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                try:
-                    probe.bind(("127.0.0.1", port))
-                except OSError:
-                    continue
-                return int(probe.getsockname()[1])
-        raise UserError("no free port on 127.0.0.1")
-
     def _wait_until_it_answers(self, port: int) -> None:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         deadline = time.monotonic() + START_SECONDS
@@ -116,3 +105,16 @@ class Service:
             except OSError:
                 time.sleep(0.05)
         raise UserError(f"{self.name} did not start; its log is {self.log}")
+
+
+def free_port(wished: int = 0) -> int:
+    """A port of this machine that nobody listens on: the one wished for if it is free, else any. Raises UserError."""
+    for port in (wished, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise UserError("no free port on 127.0.0.1")

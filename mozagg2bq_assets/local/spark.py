@@ -1,7 +1,6 @@
 """A standalone Spark cluster on this machine: a master, and workers of one core each, as processes of their own."""
 
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 import requests
 
 from mozagg2bq_assets.errors import UserError
+from mozagg2bq_assets.local.services import free_port
 
 START_SECONDS = 60
 ADDRESS = "127.0.0.1"
@@ -32,7 +32,7 @@ def cluster(folder: Path, workers: int) -> Iterator[Cluster]:
 
     Drivers reach it with SPARK_LOCAL_IP=127.0.0.1. Raises UserError where it does not start.
     """
-    port, page = _free_port(), _free_port()
+    port, page = free_port(), free_port()
     url = f"spark://{ADDRESS}:{port}"
     with ExitStack() as stack:
         stack.enter_context(_running(folder, "master.Master", "--port", str(port), "--webui-port", str(page)))
@@ -73,9 +73,3 @@ def _wait_for_workers(status: str, count: int) -> None:
             pass
         time.sleep(0.1)
     raise UserError(f"Spark did not start with {count} workers: the logs beside their work say why")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((ADDRESS, 0))
-        return int(probe.getsockname()[1])

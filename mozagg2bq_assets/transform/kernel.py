@@ -115,7 +115,7 @@ def write_parquet(
     prints one, and where a table or the Parquet file does not have the rows it should have; then there is no file.
     """
     unmapped = UnmappedKeys()
-    rows_read = Counter({file.table.name: 0 for file in archive.data_files})
+    rows_read: Counter[str] = Counter()
     config: dict[str, str | bool | int | float | list[str]] = {
         "threads": threads,
         "memory_limit": f"{threads * THREAD_MEMORY}B",

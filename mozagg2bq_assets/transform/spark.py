@@ -41,6 +41,7 @@ OLDEST_JAVA = 17
 # Of gzip data. A task costs a tenth of a second before it does anything: as long as it takes for two megabytes.
 TASK_BYTES = 16 * 2**20
 FETCHES = 4
+# A dictionary of the others would be begun in vain.
 _REPEATING = [column.name for column in COLUMNS if column.name not in ("ingest_date", "aggregate")]
 
 
@@ -197,7 +198,7 @@ def _write_merged(paths: Iterable[Path], output: Path) -> None:
     try:
         for group in _read_ahead(_row_groups(paths)):
             writer = writer or pyarrow.parquet.ParquetWriter(
-                output, group.schema, compression="snappy", use_dictionary=_REPEATING, store_schema=False
+                output, group.schema, compression="snappy", use_dictionary=_REPEATING
             )
             if _is_full([*gathered, group]):
                 _flush(writer, gathered)

@@ -3,8 +3,10 @@
 Nothing is mocked: PostgreSQL, S3 over HTTP and BigQuery's server all run.
 """
 
+import json
 import os
 import signal
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +15,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from dagster import DagsterInstance
 from hypothesis import settings
 
 from mozagg2bq_assets import environment
@@ -20,6 +23,8 @@ from mozagg2bq_assets.lake.store import Lake
 from mozagg2bq_assets.local.stack import Stack, running
 from mozagg2bq_assets.pgdump.archive import DayArchive
 from mozagg2bq_assets.pgdump.source import Postgres
+from mozagg2bq_assets.reconcile import Range
+from mozagg2bq_assets.schema import AggregateType
 from mozagg2bq_assets.transform.kernel import ParquetFile, write_parquet
 from mozagg2bq_assets.transform.spark import check_java
 from mozagg2bq_assets.transform.spark import session as spark_session
@@ -106,6 +111,21 @@ def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> E
         return lambda archive, output: write_parquet(archive, archive.created, output)
     session = request.getfixturevalue("spark")
     return lambda archive, output: convert_archive(session, archive, output)
+
+
+def job_command(aggregate_type: AggregateType, days: Range, **tags: str) -> tuple[str, ...]:
+    """The command line of a process that takes all those days through all stages in one run."""
+    first, *_, last = days
+    bounds = {"dagster/asset_partition_range_start": str(first), "dagster/asset_partition_range_end": str(last)}
+    command = ("dagster", "job", "execute", "-m", "mozagg2bq_assets.definitions", "-j", f"{aggregate_type}_job")
+    return (sys.executable, "-m", *command, "--tags", json.dumps(bounds | tags))
+
+
+def end_killed_runs(instance: DagsterInstance) -> None:
+    """Report them as failed, as run monitoring does when it finds no process."""
+    for run in instance.get_runs():
+        if not run.is_finished:
+            instance.report_run_failed(run)
 
 
 # An example is ten days: 200 days in CI, 5,000 with --hypothesis-profile=long.

@@ -1,11 +1,9 @@
 """A run's process is killed at random moments of a backfill, and the backfill goes on with another run."""
 
-import json
 import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from datetime import date
@@ -24,6 +22,7 @@ from mozagg2bq_assets.local.stack import ROOT
 from mozagg2bq_assets.reconcile import Range, reconcile
 from mozagg2bq_assets.schema import AggregateType, ds_nodash
 from mozagg2bq_assets.warehouse.bigquery import Warehouse
+from mozagg2bq_assets_tests.conftest import end_killed_runs, job_command
 
 TYPE = AggregateType.BUILD_ID
 DAYS = Range(date(2019, 12, 1), date(2019, 12, 7), counted=True)
@@ -41,14 +40,7 @@ def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Dagste
 
 def start_run(backfill: str) -> subprocess.Popen[bytes]:
     """A process that takes all days through all stages in one run of a backfill."""
-    first, *_, last = DAYS
-    tags = {
-        "dagster/backfill": backfill,
-        "dagster/asset_partition_range_start": str(first),
-        "dagster/asset_partition_range_end": str(last),
-    }
-    command = ("dagster", "job", "execute", "-m", "mozagg2bq_assets.definitions", "-j", f"{TYPE}_job")
-    arguments = (sys.executable, "-m", *command, "--tags", json.dumps(tags))
+    arguments = job_command(TYPE, DAYS, **{"dagster/backfill": backfill})
     with Path(os.environ["DAGSTER_HOME"], "run.log").open("ab") as log:
         return subprocess.Popen(arguments, stdout=log, stderr=log, start_new_session=True)
 
@@ -95,9 +87,7 @@ def test_killed_at_any_moment(
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.wait()
-        for run in instance.get_runs():
-            if not run.is_finished:
-                instance.report_run_failed(run)  # as run monitoring does, when it finds no process
+        end_killed_runs(instance)
         kept = loaded(lake, backfill)
         assert start_run(backfill).wait(300) == 0, f"killed after {moment:.2f} s of {seconds:.2f} s"
         assert kept.items() <= loaded(lake, backfill).items()

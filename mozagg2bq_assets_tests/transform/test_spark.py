@@ -1,12 +1,12 @@
 """Spark through the assets, on one machine and on a standalone cluster, with damage, deaths and nothing installed."""
 
-import json
 import os
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Set
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ from mozagg2bq_assets.reconcile import Range, reconcile
 from mozagg2bq_assets.schema import AggregateType, ds_nodash
 from mozagg2bq_assets.transform.spark import check_java
 from mozagg2bq_assets.warehouse.bigquery import Warehouse
+from mozagg2bq_assets_tests.conftest import end_killed_runs, job_command
 from mozagg2bq_assets_tests.transform.test_rows import parquet_rows
 
 if TYPE_CHECKING:
@@ -142,32 +143,44 @@ def two_workers(stack: object, java: None, tmp_path: Path) -> Iterator[Cluster]:
 
 def start_run(url: str, **environment: str) -> subprocess.Popen[bytes]:
     """A run in a process of its own: all days through all stages, converted on a cluster."""
-    first, *_, last = DAYS
-    tags = {"dagster/asset_partition_range_start": str(first), "dagster/asset_partition_range_end": str(last)}
-    command = ("dagster", "job", "execute", "-m", "mozagg2bq_assets.definitions", "-j", f"{TYPE}_job")
     variables = {"TRANSFORM_ENGINE": "spark", "SPARK_MASTER": url, "SPARK_LOCAL_IP": "127.0.0.1", **environment}
-    return subprocess.Popen((sys.executable, "-m", *command, "--tags", json.dumps(tags)), env=os.environ | variables)
+    return subprocess.Popen(job_command(TYPE, DAYS), env=os.environ | variables)
 
 
-def wait_for_part(lake: Lake, before: Set[str], driver: subprocess.Popen[bytes]) -> None:
-    """Until an executor has stored something."""
-    deadline = time.monotonic() + 120
-    while not lake.objects(PARQUET, TYPE).keys() - before:
-        assert driver.poll() is None, "the run ended before anything could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+@pytest.fixture
+def expected(
+    administrator: psycopg.Connection, lake: Lake, warehouse: Warehouse, tmp_path: Path
+) -> Counter[tuple[object, ...]]:
+    """The rows of larger days, which the other engine has left in the lake."""
+    seed(administrator, 0.2)
+    assert run("duckdb").success
+    return stored_rows(lake, tmp_path)
+
+
+@contextmanager
+def in_the_middle(lake: Lake, url: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A run on a cluster, from when an executor has stored something; no day is committed yet."""
+    before = lake.objects(PARQUET, TYPE).keys()
+    with start_run(url) as driver:
+        deadline = time.monotonic() + 120
+        while not lake.objects(PARQUET, TYPE).keys() - before:
+            assert driver.poll() is None, "the run ended before anything could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        yield driver
 
 
 def test_killed_worker(
-    two_workers: Cluster, administrator: psycopg.Connection, lake: Lake, warehouse: Warehouse, tmp_path: Path
+    two_workers: Cluster,
+    expected: Counter[tuple[object, ...]],
+    administrator: psycopg.Connection,
+    lake: Lake,
+    warehouse: Warehouse,
+    tmp_path: Path,
 ) -> None:
     """With half of the cluster gone in the middle of the job, each row is there once, and nothing else."""
-    seed(administrator, 0.2)
-    assert run("duckdb").success
-    expected = stored_rows(lake, tmp_path)
     before = lake.objects(PARQUET, TYPE).keys()
-    with start_run(two_workers.url) as driver:
-        wait_for_part(lake, before, driver)
+    with in_the_middle(lake, two_workers.url) as driver:
         worker = psutil.Process(two_workers.workers[0].pid)
         for process in (worker, *worker.children(recursive=True)):
             process.kill()
@@ -178,20 +191,18 @@ def test_killed_worker(
 
 
 def test_killed_driver_and_speculation(
-    two_workers: Cluster, administrator: psycopg.Connection, lake: Lake, warehouse: Warehouse, tmp_path: Path
+    two_workers: Cluster,
+    expected: Counter[tuple[object, ...]],
+    administrator: psycopg.Connection,
+    lake: Lake,
+    warehouse: Warehouse,
+    tmp_path: Path,
 ) -> None:
     """What a killed run's executors have stored is gone after the next run, also where that tries every task twice."""
-    seed(administrator, 0.2)
-    assert run("duckdb").success
-    expected = stored_rows(lake, tmp_path)
-    before = lake.objects(PARQUET, TYPE).keys()
-    with start_run(two_workers.url) as driver:
-        wait_for_part(lake, before, driver)
+    with in_the_middle(lake, two_workers.url) as driver:
         driver.kill()
     with DagsterInstance.get() as instance:
-        for killed in instance.get_runs():
-            if not killed.is_finished:
-                instance.report_run_failed(killed)  # as run monitoring does, when it finds no process
+        end_killed_runs(instance)
     eager = {"": "true", ".quantile": "0", ".multiplier": "1.001", ".minTaskRuntime": "1ms", ".interval": "10ms"}
     lines = [f"spark.speculation{name} {value}\n" for name, value in eager.items()]
     (tmp_path / "spark-defaults.conf").write_text("".join(lines))

@@ -211,9 +211,13 @@ def _write_merged(paths: Iterable[Path], output: Path) -> None:
 
 
 def _row_groups(paths: Iterable[Path]) -> Iterator[pyarrow.Table]:
-    """Those of all files. Not as dictionaries: pyarrow 26 writes past its buffers where theirs differ."""
+    """Those of all files, and an empty one before each file's: a file without rows has none.
+
+    Not as dictionaries: pyarrow 26 writes past its buffers where theirs differ.
+    """
     for path in paths:
         with pyarrow.parquet.ParquetFile(path) as file:
+            yield file.schema_arrow.empty_table()
             for n in range(file.num_row_groups):
                 yield file.read_row_group(n)
 

@@ -193,6 +193,15 @@ def test_hundreds_of_tables(
     assert parquet_rows(files[FIRST_DAY].path) == expected_rows(administrator, names)
 
 
+def test_only_empty_tables(administrator: psycopg.Connection, source: Postgres, tmp_path: Path, engine: Engine) -> None:
+    """A day whose tables have no rows makes a file without rows."""
+    names = [f"submission_date_beta_{n}_{ds_nodash(FIRST_DAY)}" for n in range(2)]
+    for name in names:
+        fill(administrator, name, [])
+    files = convert(source, AggregateType.SUBMISSION_DATE, [FIRST_DAY], tmp_path, engine)
+    assert parquet_rows(files[FIRST_DAY].path) == Counter()
+
+
 def test_unmapped_keys(administrator: psycopg.Connection, source: Postgres, tmp_path: Path, engine: Engine) -> None:
     """Keys without a column are counted, with an example."""
     rows = [Row('{"os": "x", "process": "gpu"}', "{1}")] * 3 + [Row('{"n": 1.10}', "{1}"), Row('{"os": "x"}', "{1}")]

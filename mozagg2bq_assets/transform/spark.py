@@ -17,22 +17,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
 from typing import TYPE_CHECKING, Any, Protocol
 
-import pyarrow
-import pyarrow.parquet
-
 from mozagg2bq_assets.environment import spark_config
 from mozagg2bq_assets.errors import DataError, UserError, check_counts
 from mozagg2bq_assets.lake.manifest import StoredFile, describe
 from mozagg2bq_assets.pgdump.archive import DataFile, DayArchive
-from mozagg2bq_assets.schema import COLUMNS, SourceTable
+from mozagg2bq_assets.schema import SourceTable
+from mozagg2bq_assets.transform.concatenate import concatenate
 from mozagg2bq_assets.transform.exact import UnmappedKeys
-from mozagg2bq_assets.transform.kernel import (
-    PARQUET_FILE,
-    ROW_GROUP_BYTES,
-    ROW_GROUP_ROWS,
-    count_rows,
-    write_parquet,
-)
+from mozagg2bq_assets.transform.kernel import PARQUET_FILE, count_rows, write_parquet
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -41,8 +33,6 @@ OLDEST_JAVA = 17
 # Of gzip data. A task costs a tenth of a second before it does anything: as long as it takes for two megabytes.
 TASK_BYTES = 16 * 2**20
 FETCHES = 4
-# A dictionary of the others would be begun in vain.
-_REPEATING = [column.name for column in COLUMNS if column.name not in ("ingest_date", "aggregate")]
 
 
 @dataclass(frozen=True)
@@ -155,7 +145,7 @@ def _convert_files(storage: Storage, files: Sequence[SourceFile]) -> tuple[int, 
 
 
 def _merge(storage: Storage, converted: Iterable[Converted]) -> Converted:
-    """In an executor: a day's parts as one file, with no more of them in memory than a row group."""
+    """In an executor: a day's parts as one file, whose row groups are theirs."""
     parts: list[Part] = []
     for each in converted:
         if isinstance(each, DataError):
@@ -173,7 +163,7 @@ def _merge(storage: Storage, converted: Iterable[Converted]) -> Converted:
         directory = Path(name)
         merged = directory / PARQUET_FILE
         try:
-            _write_merged(_fetched(storage, parts, directory), merged)
+            concatenate(_fetched(storage, parts, directory), merged)
             check_counts(f"{PARQUET_FILE} of {parts[0].table.day}", rows, count_rows(merged))
         except DataError as error:
             return DataError(str(error))
@@ -189,54 +179,3 @@ def _fetched(storage: Storage, parts: Sequence[Part], directory: Path) -> Iterat
     """The parts, some fetched while those before them are copied."""
     with ThreadPoolExecutor(FETCHES) as pool:
         yield from pool.map(lambda part: storage.fetch(part.stored, Path(mkdtemp(dir=directory))), parts)
-
-
-def _write_merged(paths: Iterable[Path], output: Path) -> None:
-    """Copy row groups into one file; small ones are gathered until they make one of the usual size."""
-    writer = None
-    gathered: list[pyarrow.Table] = []
-    try:
-        for group in _read_ahead(_row_groups(paths)):
-            writer = writer or pyarrow.parquet.ParquetWriter(
-                output, group.schema, compression="snappy", use_dictionary=_REPEATING
-            )
-            if _is_full([*gathered, group]):
-                _flush(writer, gathered)
-            gathered.append(group)
-        if writer is not None:
-            _flush(writer, gathered)
-    finally:
-        if writer is not None:
-            writer.close()
-
-
-def _row_groups(paths: Iterable[Path]) -> Iterator[pyarrow.Table]:
-    """Those of all files, and an empty one before each file's: a file without rows has none.
-
-    Not as dictionaries: pyarrow 26 writes past its buffers where theirs differ.
-    """
-    for path in paths:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            yield file.schema_arrow.empty_table()
-            for n in range(file.num_row_groups):
-                yield file.read_row_group(n)
-
-
-def _read_ahead(groups: Iterator[pyarrow.Table]) -> Iterator[pyarrow.Table]:
-    """The same, each read while the one before it is written."""
-    with ThreadPoolExecutor(1) as reader:
-        upcoming = reader.submit(next, groups, None)
-        while (group := upcoming.result()) is not None:
-            upcoming = reader.submit(next, groups, None)
-            yield group
-
-
-def _is_full(groups: Sequence[pyarrow.Table]) -> bool:
-    rows, size = sum(group.num_rows for group in groups), sum(group.nbytes for group in groups)
-    return bool(rows > ROW_GROUP_ROWS or size > ROW_GROUP_BYTES)
-
-
-def _flush(writer: pyarrow.parquet.ParquetWriter, gathered: list[pyarrow.Table]) -> None:
-    if gathered:
-        writer.write_table(pyarrow.concat_tables(gathered))
-        gathered.clear()

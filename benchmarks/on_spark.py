@@ -23,11 +23,11 @@ def main(master: str, name: str, count: str) -> None:
     run_id = str(uuid4())
     with workspace() as folder:
         batch = works(AggregateType.parse(name), int(count), run_id, folder)
-        spark = session()
-        converted = convert_on_spark(spark, batch, run_id)
+        if not batch:
+            session().stop()
+        converted = convert_on_spark(session, batch, run_id)
         with passing(batch, [Stage.PARQUET], {}, None, converted) as results:
             check(results)
-        spark.stop()
 
 
 if __name__ == "__main__":

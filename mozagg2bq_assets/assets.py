@@ -162,16 +162,18 @@ def daily_stages(aggregate_type: AggregateType) -> AssetsDefinition:
                 Day(aggregate_type, day, _run(context), attempt, store, is_running, folder / f"work-{day}")
                 for day in days
             ]
+            on_spark = PARQUET in selected and environment.engine(config.engine) == "spark"
+            if on_spark:
+                spark.check()  # before the dumps, which may take hours
             dumps: Mapping[date, DumpResult] = {}
             if RAW_DUMP in selected and (missing := [work.day for work in works if not work.resumed(Stage.RAW_DUMP)]):
                 dumps = dump_days(postgres.source(), aggregate_type, missing, folder, _progress_log(context))
-            on_spark = PARQUET in selected and environment.engine(config.engine) == "spark"
-            for some in _before_and_after(selected) if on_spark else [selected]:
-                going_on = [work for work in works if work.day not in failures]
+            for group in _before_and_after(selected) if on_spark else [selected]:
+                remaining = [work for work in works if work.day not in failures]
                 converted: Mapping[date, Converted] = {}
-                if on_spark and PARQUET in some:
-                    converted = convert_on_spark(spark.session(), going_on, context.run.run_id)
-                for work, results in resources.enter_context(passing(going_on, some, dumps, warehouse, converted)):
+                if on_spark and PARQUET in group:
+                    converted = convert_on_spark(spark.session, remaining, context.run.run_id)
+                for work, results in resources.enter_context(passing(remaining, group, dumps, warehouse, converted)):
                     for stage, result in results.items():
                         if isinstance(result, Outcome):
                             yield from _events(aggregate_type, stage, work.day, result)

@@ -47,22 +47,28 @@ def passing(
             pool.shutdown(cancel_futures=True)
 
 
-def convert_on_spark(session: "SparkSession", days: Sequence[Day], run_id: str) -> "dict[date, Converted]":
-    """Convert the committed dumps of all those days in one Spark job. A day whose dump is damaged has its error."""
+def convert_on_spark(start: "Callable[[], SparkSession]", days: Sequence[Day], run_id: str) -> "dict[date, Converted]":
+    """Convert the committed dumps of all those days in one Spark job. A day whose dump is damaged has its error.
+
+    Spark is started where there is something to convert, and stopped: others may wait for its executors.
+    """
     from mozagg2bq_assets.transform.spark import convert
     from mozagg2bq_assets.transform.storage import LakeStorage
 
     files: list[SourceFile] = []
-    damaged: dict[date, Converted] = {}
+    converted: dict[date, Converted] = {}
     for day in days:
         try:
             files += day.source_files()
         except DataError as error:
-            damaged[day.day] = error
+            converted[day.day] = error
         finally:
             day.close()
-    lake_uri = f"s3://{days[0].lake.bucket}/{days[0].lake.prefix}" if days else ""
-    return {**convert(session, LakeStorage(lake_uri, run_id), files), **damaged}
+    if files:
+        lake_uri = f"s3://{days[0].lake.bucket}/{days[0].lake.prefix}"
+        with start() as session:
+            converted |= convert(session, LakeStorage(lake_uri, run_id), files)
+    return converted
 
 
 def _pass(

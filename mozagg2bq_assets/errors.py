@@ -18,7 +18,11 @@ class CountMismatch(DataError):
         name, expected, found = rows[0]
         others = f", and {len(rows) - 1} more differ" if len(rows) > 1 else ""
         super().__init__(f"{where}: {name} should have {expected} rows and has {found}{others}")
-        self.rows = rows
+        self.where, self.rows = where, rows
+
+    def __reduce__(self) -> tuple[type, tuple[str, Sequence[tuple[str, int, int]]]]:
+        """For Spark, whose executors pickle it: an exception is made anew with its text alone otherwise."""
+        return type(self), (self.where, self.rows)
 
 
 def check_counts(where: str, expected: Mapping[str, int], found: Mapping[str, int]) -> None:

@@ -4,6 +4,8 @@ The columns are written down once, in `COLUMNS`; every other schema in the proje
 """
 
 import re
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
@@ -80,6 +82,17 @@ class SourceTable:
         except ValueError:
             return None
         return cls(name, AggregateType(aggregate_type), channel, version, day)
+
+
+def rows_by_channel(rows: Mapping[str, int]) -> Counter[str]:
+    """Rows by table, as rows by `channel version`, which build ids with a time share. ValueError on other names."""
+    by_channel: Counter[str] = Counter()
+    for name, count in rows.items():
+        table = SourceTable.parse(name)
+        if table is None:
+            raise ValueError(f"not an aggregate table: {name}")
+        by_channel[f"{table.channel} {table.version}"] += count
+    return by_channel
 
 
 def parse_day(text: str) -> date:

@@ -10,7 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,17 +20,9 @@ import duckdb
 from mozagg2bq_assets.errors import DataError, check_counts
 from mozagg2bq_assets.lake.manifest import Manifest, Run, Stage, StoredFile, describe
 from mozagg2bq_assets.lake.store import Lake, new_version
-from mozagg2bq_assets.pgdump.archive import (
-    LIST,
-    TOC,
-    DayArchive,
-    check_definitions,
-    complete_entries,
-    list_archive,
-    open_day,
-)
+from mozagg2bq_assets.pgdump.archive import DayArchive, open_day
 from mozagg2bq_assets.pgdump.dump import DumpResult, checked
-from mozagg2bq_assets.schema import AggregateType, SourceTable, ds_nodash
+from mozagg2bq_assets.schema import AggregateType, ds_nodash, rows_by_channel
 from mozagg2bq_assets.transform.exact import UnmappedKeys
 from mozagg2bq_assets.transform.kernel import PARQUET_FILE, count_rows, write_parquet
 
@@ -83,6 +75,7 @@ class Day:
     workspace: Path
     _archive: DayArchive | None = None
     _local_parquet: Path | None = None
+    _converting: Manifest | None = None
 
     def __str__(self) -> str:
         return f"{self.aggregate_type} {ds_nodash(self.day)}"
@@ -115,19 +108,19 @@ class Day:
 
     def convert(self, converted: "Converted | None" = None) -> Outcome:
         """Turn the committed dump into Parquet, unless Spark has `converted` it already, and commit that."""
+        if converted is not None:
+            return self._commit_converted(converted)
         started = time.monotonic()
         source = self.lake.read_manifest(Stage.RAW_DUMP, self.aggregate_type, self.day)
         if source is None:
             return self._nothing(Stage.PARQUET, "the lake has no dump of this day")
         if (done := self.resumed(Stage.PARQUET)) and done.details["raw_dump"] == source.version:
             return self._recognized(done)
-        if converted is not None:
-            return self._commit_converted(source, converted, started)
         archive = self._archive or self._fetch_archive(source)
         self.workspace.mkdir(parents=True, exist_ok=True)
         with _conversion:
             written = write_parquet(archive, source.ingest_date, self.workspace / PARQUET_FILE, source.rows)
-        details = _conversion_details(source, written.unmapped.as_dict())
+        details = _conversion_details(source, "duckdb", written.unmapped.as_dict())
         manifest = self._commit(Stage.PARQUET, [written.path], written.rows, source.ingest_date, details)
         self._local_parquet = written.path
         shutil.rmtree(archive.directory)
@@ -135,42 +128,29 @@ class Day:
 
     def source_files(self) -> "list[SourceFile]":
         """What Spark has to convert of the committed dump; nothing where there is none, or it has been done."""
-        from mozagg2bq_assets.transform.spark import Located, SourceFile
+        from mozagg2bq_assets.transform.storage import source_files
 
         source = self.lake.read_manifest(Stage.RAW_DUMP, self.aggregate_type, self.day)
         done = self.resumed(Stage.PARQUET)
         if source is None or (done and done.details["raw_dump"] == source.version):
             return []
-        version = self.lake.version_key(Stage.RAW_DUMP, self.aggregate_type, self.day, source.version)
-        # TOC and list only: the data files go to the executors.
-        listed = replace(source, files=tuple(file for file in source.files if file.name in (TOC, LIST)))
-        directory = self.workspace / Stage.RAW_DUMP
-        self.lake.fetch(listed, directory)
-        entries = complete_entries(directory, list_archive(directory))
-        stored = {file.name: file for file in source.files}
-        tables = {entry.dump_id: table for entry in entries if (table := SourceTable.parse(entry.table or ""))}
-        files = {name.split(".")[0]: file for name, file in stored.items() if name not in (TOC, LIST)}
-        if files.keys() != tables.keys() or {table.name for table in tables.values()} != source.rows.keys():
-            raise DataError(f"{self.lake.uri(source)}: its files, its list and its manifest do not agree")
-        check_definitions(directory, tables.values())
-        return [
-            SourceFile(
-                Located(f"{version}/{files[n].name}", files[n]), table, source.rows[table.name], source.ingest_date
-            )
-            for n, table in tables.items()
-        ]
+        self._converting = source
+        return source_files(self.lake, source, self.workspace / Stage.RAW_DUMP)
 
-    def _commit_converted(self, source: Manifest, converted: "Converted", started: float) -> Outcome:
-        """Name in a manifest what the executors have stored."""
+    def _commit_converted(self, converted: "Converted") -> Outcome:
+        """Name in a manifest what the executors have stored, if it has all rows of the dump they were given."""
         if isinstance(converted, DataError):
             raise converted
-        version = Path(converted.stored.location).parent.name
-        details = _conversion_details(source, converted.unmapped)
+        if self._converting is None:
+            raise ValueError(f"{self}: converted without its source files")
+        source, version = self._converting, Path(converted.stored.location).parent.name
+        check_counts(f"Parquet of {self}", rows_by_channel(source.rows), converted.rows)
+        details = _conversion_details(source, "spark", converted.unmapped)
         manifest = self._manifest(
             Stage.PARQUET, [converted.stored.file], converted.rows, source.ingest_date, details, version
         )
         self.lake.switch(manifest, self.is_running)
-        return self._outcome(manifest, time.monotonic() - started)
+        return self._outcome(manifest, converted.seconds)
 
     def load(self, warehouse: "Warehouse") -> Outcome:
         """Load the committed Parquet into its partition and count the partition's rows."""
@@ -293,8 +273,8 @@ def _warning(manifest: Manifest) -> str | None:
     return UnmappedKeys.from_dict(manifest.details.get("unmapped_keys", {})).warning()
 
 
-def _conversion_details(source: Manifest, unmapped: Mapping[str, Any]) -> dict[str, Any]:
-    return {"raw_dump": source.version, "duckdb": duckdb.__version__, "unmapped_keys": unmapped}
+def _conversion_details(source: Manifest, engine: str, unmapped: Mapping[str, Any]) -> dict[str, Any]:
+    return {"raw_dump": source.version, "engine": engine, "duckdb": duckdb.__version__, "unmapped_keys": unmapped}
 
 
 def load_partition(

@@ -92,12 +92,10 @@ def java() -> None:
         pytest.skip(str(error))
 
 
-@pytest.fixture(scope="session")
-def spark(stack: Stack, java: None) -> "Iterator[SparkSession]":
-    """Spark in this process's own JVM, with two cores."""
-    session = spark_session()
-    yield session
-    session.stop()
+@pytest.fixture
+def spark(stack: Stack, java: None) -> "SparkSession":
+    """Spark in this process's own JVM: the one that is there, unless a run of the assets has stopped it."""
+    return spark_session()
 
 
 @pytest.fixture(params=["duckdb", "spark"])

@@ -1,4 +1,7 @@
-"""A standalone Spark cluster on this machine: a master, and workers of one core each, as processes of their own."""
+"""A standalone Spark cluster on this machine: a master, and workers of one core each, as processes of their own.
+
+Each worker is a host to Spark, at an address of its own: it does not try a task twice on one host.
+"""
 
 import os
 import subprocess
@@ -35,10 +38,10 @@ def cluster(folder: Path, workers: int) -> Iterator[Cluster]:
     port, page = free_port(), free_port()
     url = f"spark://{ADDRESS}:{port}"
     with ExitStack() as stack:
-        stack.enter_context(_running(folder, "master.Master", "--port", str(port), "--webui-port", str(page)))
+        stack.enter_context(_running(folder, ADDRESS, "master.Master", "--port", str(port), "--webui-port", str(page)))
         processes = [
             stack.enter_context(
-                _running(folder, "worker.Worker", url, *WORKER, "--work-dir", str(folder / f"worker-{n}"))
+                _running(folder, f"127.0.0.{2 + n}", "worker.Worker", url, *WORKER, "--work-dir", str(folder / str(n)))
             )
             for n in range(workers)
         ]
@@ -47,12 +50,12 @@ def cluster(folder: Path, workers: int) -> Iterator[Cluster]:
 
 
 @contextmanager
-def _running(folder: Path, name: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+def _running(folder: Path, address: str, name: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     import pyspark
 
     home = Path(pyspark.__file__).parent
-    command = (str(home / "bin" / "spark-class"), f"org.apache.spark.deploy.{name}", "--host", ADDRESS, *arguments)
-    environment = {**os.environ, "SPARK_HOME": str(home), "SPARK_LOCAL_IP": ADDRESS}
+    command = (str(home / "bin" / "spark-class"), f"org.apache.spark.deploy.{name}", "--host", address, *arguments)
+    environment = {**os.environ, "SPARK_HOME": str(home), "SPARK_LOCAL_IP": address}
     with (folder / f"{name}.log").open("ab") as log:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
     try:

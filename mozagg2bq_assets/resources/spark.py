@@ -15,13 +15,21 @@ class SparkResource(ConfigurableResource["SparkSession"]):
 
     spark_config: dict[str, str] = {}  # noqa: RUF012
 
-    def session(self) -> "SparkSession":
-        """dagster-pyspark's session. Raises UserError where there is no Java to run it."""
-        from dagster_pyspark import PySparkResource
-
+    def check(self) -> None:
+        """Raise UserError where `session` would, for want of Java or of the archive that is configured."""
         from mozagg2bq_assets.transform.spark import check_java
 
         check_java()
+        spark_config()
+
+    def session(self) -> "SparkSession":
+        """dagster-pyspark's session. Raises UserError where Spark does not start."""
+        from dagster_pyspark import PySparkResource
+
+        from mozagg2bq_assets.transform.spark import spark_errors
+
+        self.check()
         resource = PySparkResource(spark_config={**spark_config(), **self.spark_config})
-        session: SparkSession = resource.process_config_and_initialize().spark_session
+        with spark_errors():
+            session: SparkSession = resource.process_config_and_initialize().spark_session
         return session

@@ -22,14 +22,20 @@ Struct: TypeAlias = dict[int, tuple[int, Any]]
 MAGIC = b"PAR1"
 LENGTH_BYTES = 4
 
-# FileMetaData
-_SCHEMA, _NUM_ROWS, _ROW_GROUPS = 2, 3, 4
-# RowGroup
-_COLUMNS, _GROUP_OFFSETS = 1, {5}
-# ColumnChunk
-_META_DATA, _PAGE_INDEX = 3, (4, 5, 6, 7)
-# ColumnMetaData: its pages, its dictionary, its Bloom filter
-_COLUMN_OFFSETS = {9, 10, 11, 14}
+# Of FileMetaData
+_SCHEMA = 2
+_NUM_ROWS = 3
+_ROW_GROUPS = 4
+_CREATED_BY = 6
+# Of RowGroup
+_COLUMNS = 1
+_FILE_OFFSET = 5
+_ORDINAL = 7
+# Of ColumnChunk: its metadata, and offset and length of offset index and column index
+_META_DATA = 3
+_PAGE_INDEX = (4, 5, 6, 7)
+# Of ColumnMetaData: offsets of data page, index page, dictionary page and Bloom filter
+_COLUMN_OFFSETS = (9, 10, 11, 14)
 
 _PRIMITIVES = {
     TType.BOOL: "Bool",
@@ -43,21 +49,24 @@ _PRIMITIVES = {
 
 
 def concatenate(paths: Iterable[Path], output: Path) -> None:
-    """Write the rows of one Parquet file or more, all by one writer, into one. Raises DataError if columns differ."""
+    """Write the rows of one Parquet file or more into one.
+
+    Raises DataError, and then the output is of no use, unless all are Parquet by one writer with the same columns.
+    """
     joined: Struct = {}
     with output.open("wb") as target:
         target.write(MAGIC)
         for path in paths:
-            start = target.tell()
+            shift = target.tell() - len(MAGIC)
             footer = _copy(path, target)
             for group in _elements(footer, _ROW_GROUPS):
-                _move(group, start - len(MAGIC))
+                _shift_offsets(group, shift)
             if not joined:
                 joined = footer
-            elif footer[_SCHEMA] == joined[_SCHEMA]:
+            elif all(footer[field] == joined[field] for field in (_SCHEMA, _CREATED_BY)):
                 _append(joined, footer)
             else:
-                raise DataError(f"{path}: its columns are not those of the files before it")
+                raise DataError(f"{path}: its columns or its writer are not those of the files before it")
         footer_bytes = _encoded(joined)
         target.write(footer_bytes + len(footer_bytes).to_bytes(LENGTH_BYTES, "little") + MAGIC)
 
@@ -66,29 +75,35 @@ def _copy(path: Path, target: BinaryIO) -> Struct:
     """Append what is between a file's magic number and its footer, and give the footer."""
     with path.open("rb") as source:
         source.seek(-LENGTH_BYTES - len(MAGIC), os.SEEK_END)
-        end = source.tell() - int.from_bytes(source.read(LENGTH_BYTES), "little")
-        source.seek(end)
-        footer = _read_struct(TCompactProtocol(TMemoryBuffer(source.read())))
+        end = source.tell()
+        length, magic = source.read(LENGTH_BYTES), source.read()
+        if magic != MAGIC:
+            raise DataError(f"{path}: not a Parquet file")
+        footer_length = int.from_bytes(length, "little")
+        source.seek(end - footer_length)
+        footer = _read_struct(TCompactProtocol(TMemoryBuffer(source.read(footer_length))))
         source.seek(len(MAGIC))
-        start = target.tell()
         shutil.copyfileobj(source, target)
-    target.seek(start + end - len(MAGIC))
+    # The footer was copied with the rest; the next file's data takes its place.
+    target.seek(-footer_length - LENGTH_BYTES - len(MAGIC), os.SEEK_CUR)
     target.truncate()
     return footer
 
 
-def _move(group: Struct, by: int) -> None:
-    """Add to all offsets of a row group. A page index would not be true any more: it has offsets of its own."""
-    _add(group, _GROUP_OFFSETS, by)
+def _shift_offsets(group: Struct, by: int) -> None:
+    """Add to all offsets of a row group."""
+    _add(group, (_FILE_OFFSET,), by)
+    group.pop(_ORDINAL, None)  # optional, and another one in the new file
     for column in _elements(group, _COLUMNS):
+        # Optional too; the index itself, outside of the footer, has offsets that would be wrong.
         for field in _PAGE_INDEX:
             column.pop(field, None)
         _add(column[_META_DATA][1], _COLUMN_OFFSETS, by)
 
 
-def _add(struct: Struct, offsets: set[int], by: int) -> None:
-    for field in offsets & struct.keys():
-        kind, offset = struct[field]
+def _add(struct: Struct, fields: Iterable[int], by: int) -> None:
+    for field in fields:
+        kind, offset = struct.get(field, (TType.I64, 0))
         if offset:  # 0 leads nowhere
             struct[field] = (kind, offset + by)
 

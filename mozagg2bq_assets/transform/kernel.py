@@ -19,7 +19,7 @@ import pyarrow
 from mozagg2bq_assets.errors import DataError, check_counts
 from mozagg2bq_assets.pgdump.archive import DataFile, DayArchive
 from mozagg2bq_assets.pgdump.copytext import row_chunks, rows
-from mozagg2bq_assets.schema import COLUMNS, DIMENSIONS, AggregateType, ds_nodash
+from mozagg2bq_assets.schema import COLUMNS, DIMENSIONS, AggregateType, ds_nodash, rows_by_channel
 from mozagg2bq_assets.transform.exact import ARRAY, UnmappedKeys, check_row, dimension_values
 
 PARQUET_FILE = "aggregates.parquet"
@@ -139,7 +139,7 @@ def write_parquet(
             written = ParquetFile(output, _count_rows(connection, output), unmapped)
         if expected is not None:
             check_counts(f"dump {archive.directory.name}", expected, rows_read)
-        check_counts(f"{output.name} of {archive.directory.name}", _by_channel(archive, rows_read), written.rows)
+        check_counts(f"{output.name} of {archive.directory.name}", rows_by_channel(rows_read), written.rows)
     except BaseException as error:
         output.unlink(missing_ok=True)
         if isinstance(error, duckdb.Error):
@@ -197,14 +197,6 @@ def _text(text: bytes) -> pyarrow.LargeStringArray:
     array = pyarrow.LargeStringArray.from_buffers(1, offsets, pyarrow.py_buffer(text))
     array.validate(full=True)
     return array
-
-
-def _by_channel(archive: DayArchive, rows_read: Mapping[str, int]) -> Mapping[str, int]:
-    """Rows by `channel version`, which build ids with a time share."""
-    rows: Counter[str] = Counter()
-    for file in archive.data_files:
-        rows[f"{file.table.channel} {file.table.version}"] += rows_read[file.table.name]
-    return rows
 
 
 def _locate_fault(data_files: Iterable[DataFile]) -> str | None:

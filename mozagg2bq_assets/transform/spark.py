@@ -8,13 +8,16 @@ of one that was repeated, killed or overtaken is ever part of what the successfu
 import os
 import re
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import time
+from collections import Counter
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory, mkdtemp
+from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mozagg2bq_assets.environment import spark_config
@@ -25,6 +28,7 @@ from mozagg2bq_assets.schema import SourceTable
 from mozagg2bq_assets.transform.concatenate import concatenate
 from mozagg2bq_assets.transform.exact import UnmappedKeys
 from mozagg2bq_assets.transform.kernel import PARQUET_FILE, count_rows, write_parquet
+from mozagg2bq_assets.workspace import workspace
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -32,7 +36,7 @@ if TYPE_CHECKING:
 OLDEST_JAVA = 17
 # Of gzip data. A task costs a tenth of a second before it does anything: as long as it takes for two megabytes.
 TASK_BYTES = 16 * 2**20
-FETCHES = 4
+DOWNLOADS_AT_ONCE = 4
 
 
 @dataclass(frozen=True)
@@ -65,12 +69,16 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class Part:
-    """Parquet of some tables or of a day: where it is stored, its rows by `channel version`, keys without a column."""
+    """Parquet of some tables or of a day: where it is stored, its rows by `channel version`, keys without a column.
+
+    `seconds` is the time that executors took for it, all tasks together.
+    """
 
     stored: Located
     table: SourceTable
     rows: Mapping[str, int]
     unmapped: Mapping[str, Mapping[str, Any]]
+    seconds: float
 
 
 Converted = Part | DataError
@@ -79,25 +87,29 @@ Converted = Part | DataError
 def convert(session: "SparkSession", storage: Storage, files: Iterable[SourceFile]) -> dict[date, Converted]:
     """Turn files of any number of days into one Parquet file for each day, in one Spark job; or say what is wrong.
 
-    Largest first: gzip cannot be entered in the middle, so the largest file decides when the job ends.
+    Largest first: gzip cannot be entered in the middle, so the largest file decides when the job ends. Raises UserError
+    for what stops Spark itself, and then no day is converted.
     """
-    tasks = sorted(_packed(files), key=_size, reverse=True)
-    if not tasks:
+    ordered = tasks(files)
+    if not ordered:
         return {}
-    days = len({task[0].table.day for task in tasks})
-    parts = session.sparkContext.parallelize(tasks, len(tasks)).map(partial(_convert_files, storage)).groupByKey(days)
-    return {date.fromordinal(day): result for day, result in parts.mapValues(partial(_merge, storage)).collect()}
+    days = len({task[0].table.day for task in ordered})
+    parts = session.sparkContext.parallelize(ordered, len(ordered)).map(partial(_convert_files, storage))
+    with spark_errors():
+        results = parts.groupByKey(days).mapValues(partial(_merge, storage)).collect()
+    return {date.fromordinal(day): result for day, result in results}
 
 
-def _packed(files: Iterable[SourceFile]) -> Iterator[list[SourceFile]]:
-    """Files of one day for each task."""
-    by_day: dict[date, list[SourceFile]] = {}
+def tasks(files: Iterable[SourceFile]) -> list[list[SourceFile]]:
+    """What each task converts: files of one day, of TASK_BYTES together or the day's last ones. Largest first."""
+    packed: list[list[SourceFile]] = []
+    open_packs: dict[date, list[SourceFile]] = {}
     for file in sorted(files, key=lambda file: file.source.file.size, reverse=True):
-        pack = by_day.setdefault(file.table.day, [])
+        pack = open_packs.setdefault(file.table.day, [])
         pack.append(file)
         if _size(pack) >= TASK_BYTES:
-            yield by_day.pop(file.table.day)
-    yield from by_day.values()
+            packed.append(open_packs.pop(file.table.day))
+    return sorted([*packed, *open_packs.values()], key=_size, reverse=True)
 
 
 def _size(files: Iterable[SourceFile]) -> int:
@@ -109,7 +121,27 @@ def session() -> "SparkSession":
     check_java()
     from pyspark.sql import SparkSession
 
-    return SparkSession.builder.config(map={**spark_config()}).getOrCreate()
+    with spark_errors():
+        return SparkSession.builder.config(map={**spark_config()}).getOrCreate()
+
+
+@contextmanager
+def spark_errors() -> Iterator[None]:
+    """UserError with the cause in one line for what stops Spark: no executors, a lake out of their reach, no memory."""
+    from py4j.protocol import Py4JJavaError
+    from pyspark.errors import PySparkException
+
+    try:
+        yield
+    except (Py4JJavaError, PySparkException) as error:
+        raise UserError(f"Spark, master {spark_config()['spark.master']}: {_cause(str(error))}") from error
+
+
+def _cause(message: str) -> str:
+    """The last error before Java's stack: Python's, if the stack of an executor's Python is there too."""
+    before_java = re.split(r"^\s+at |^(?:JVM|Driver) stacktrace:", message, maxsplit=1, flags=re.MULTILINE)[0].strip()
+    errors = re.findall(r"^(?:: )?([\w.$]+(?:Error|Exception)\b.*)", before_java, re.MULTILINE)
+    return str(errors[-1]) if errors else before_java.partition("\n")[0]
 
 
 def check_java() -> None:
@@ -131,21 +163,24 @@ def _java() -> str:
 
 def _convert_files(storage: Storage, files: Sequence[SourceFile]) -> tuple[int, Converted]:
     """In an executor: some tables' rows as Parquet. Damage is a result and no failure, as repetition mends none."""
+    started = time.monotonic()
     table, ingest_date = files[0].table, files[0].ingest_date
     expected = {file.table.name: file.rows for file in files if file.rows is not None}
-    with TemporaryDirectory() as name:
-        directory = Path(name)
+    with workspace() as directory:
         try:
             data_files = [DataFile(storage.fetch(file.source, directory), file.table) for file in files]
             archive = DayArchive(directory, table.aggregate_type, table.day, ingest_date, data_files)
             written = write_parquet(archive, ingest_date, directory / PARQUET_FILE, expected or None, threads=1)
         except DataError as error:
-            return table.day.toordinal(), DataError(str(error))
-        return table.day.toordinal(), _stored(storage, written.path, table, written.rows, written.unmapped)
+            return table.day.toordinal(), error
+        stored = _store(storage, written.path, table)
+    part = Part(stored, table, written.rows, written.unmapped.as_dict(), time.monotonic() - started)
+    return table.day.toordinal(), part
 
 
 def _merge(storage: Storage, converted: Iterable[Converted]) -> Converted:
-    """In an executor: a day's parts as one file, whose row groups are theirs."""
+    """In an executor: a day's parts as one file, made of their row groups as they are."""
+    started = time.monotonic()
     parts: list[Part] = []
     for each in converted:
         if isinstance(each, DataError):
@@ -153,29 +188,29 @@ def _merge(storage: Storage, converted: Iterable[Converted]) -> Converted:
         parts.append(each)
     if len(parts) == 1:
         return parts[0]
-    rows: dict[str, int] = {}
-    unmapped = UnmappedKeys()
+    table, rows, unmapped = parts[0].table, Counter[str](), UnmappedKeys()
     for part in parts:
-        for name, count in part.rows.items():
-            rows[name] = rows.get(name, 0) + count
+        rows.update(part.rows)
         unmapped.merge(UnmappedKeys.from_dict(part.unmapped))
-    with TemporaryDirectory() as name:
-        directory = Path(name)
+    with workspace() as directory:
         merged = directory / PARQUET_FILE
         try:
-            concatenate(_fetched(storage, parts, directory), merged)
-            check_counts(f"{PARQUET_FILE} of {parts[0].table.day}", rows, count_rows(merged))
+            with closing(_fetched(storage, parts, directory)) as paths:
+                concatenate(paths, merged)
+            check_counts(f"{PARQUET_FILE} of {table.day}", rows, count_rows(merged))
         except DataError as error:
-            return DataError(str(error))
-        return _stored(storage, merged, parts[0].table, rows, unmapped)
+            return error
+        stored = _store(storage, merged, table)
+    seconds = sum(part.seconds for part in parts) + time.monotonic() - started
+    return Part(stored, table, dict(rows), unmapped.as_dict(), seconds)
 
 
-def _stored(storage: Storage, path: Path, table: SourceTable, rows: Mapping[str, int], unmapped: UnmappedKeys) -> Part:
+def _store(storage: Storage, path: Path, table: SourceTable) -> Located:
     file = describe(path)
-    return Part(Located(storage.store(path, table), file), table, rows, unmapped.as_dict())
+    return Located(storage.store(path, table), file)
 
 
-def _fetched(storage: Storage, parts: Sequence[Part], directory: Path) -> Iterator[Path]:
-    """The parts, some fetched while those before them are copied."""
-    with ThreadPoolExecutor(FETCHES) as pool:
+def _fetched(storage: Storage, parts: Sequence[Part], directory: Path) -> Generator[Path, None, None]:
+    """The parts, some fetched while those before them are copied; each in a folder of its own, as all have one name."""
+    with ThreadPoolExecutor(DOWNLOADS_AT_ONCE) as pool:
         yield from pool.map(lambda part: storage.fetch(part.stored, Path(mkdtemp(dir=directory))), parts)

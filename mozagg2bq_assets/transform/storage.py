@@ -10,9 +10,9 @@ from uuid import uuid4
 
 from mozagg2bq_assets import environment
 from mozagg2bq_assets.errors import DataError
-from mozagg2bq_assets.lake.manifest import Stage, describe
+from mozagg2bq_assets.lake.manifest import Manifest, Stage, describe
 from mozagg2bq_assets.lake.store import Lake, new_version
-from mozagg2bq_assets.pgdump.archive import DayArchive
+from mozagg2bq_assets.pgdump.archive import LIST, TOC, DayArchive, check_definitions, complete_entries, list_archive
 from mozagg2bq_assets.schema import SourceTable
 from mozagg2bq_assets.transform.exact import UnmappedKeys
 from mozagg2bq_assets.transform.kernel import ParquetFile
@@ -63,6 +63,24 @@ class FolderStorage:
     def store(self, path: Path, table: SourceTable) -> str:
         """Move it there."""
         return str(shutil.move(path, self.folder / f"{uuid4()}.parquet"))
+
+
+def source_files(lake: Lake, dump: Manifest, directory: Path) -> list[SourceFile]:
+    """The data files of a dump, by its list and its manifest. Raises DataError unless those agree.
+
+    Only the archive's table of contents is fetched, to `directory`: the data files go to the executors.
+    """
+    listed = replace(dump, files=tuple(file for file in dump.files if file.name in (TOC, LIST)))
+    lake.fetch(listed, directory)
+    entries = complete_entries(directory, list_archive(directory))
+    tables = {entry.dump_id: table for entry in entries if (table := SourceTable.parse(entry.table or ""))}
+    files = {file.name.split(".")[0]: file for file in dump.files if file.name not in (TOC, LIST)}
+    if files.keys() != tables.keys() or {table.name for table in tables.values()} != dump.rows.keys():
+        raise DataError(f"{lake.uri(dump)}: its files, its list and its manifest do not agree")
+    check_definitions(directory, tables.values())
+    version = lake.version_key(dump.stage, dump.aggregate_type, dump.day, dump.version)
+    located = {tables[dump_id]: Located(f"{version}/{file.name}", file) for dump_id, file in files.items()}
+    return [SourceFile(file, table, dump.rows[table.name], dump.ingest_date) for table, file in located.items()]
 
 
 def convert_archive(session: "SparkSession", archive: DayArchive, output: Path) -> ParquetFile:

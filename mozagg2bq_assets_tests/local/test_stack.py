@@ -18,6 +18,7 @@ PRODUCTION = {
     "HTTPS_PROXY": "http://production.invalid",
     "PGHOST": "production.invalid",
     "POSTGRES_CREDENTIALS_S3_URI": "s3://production/x",
+    "SPARK_MASTER": "spark://production.invalid:7077",
 }
 
 

@@ -19,6 +19,7 @@ from mozagg2bq_assets.pgdump.dump import checked, dump_days
 from mozagg2bq_assets.pgdump.source import Postgres
 from mozagg2bq_assets.schema import AggregateType
 from mozagg2bq_assets.transform.kernel import ParquetFile, write_parquet
+from mozagg2bq_assets_tests.conftest import Engine
 
 DAY = date(2019, 12, 1)
 TYPE = AggregateType.BUILD_ID
@@ -129,11 +130,11 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
 
 
 @pytest.mark.parametrize(("damage", "message"), DAMAGES.values(), ids=DAMAGES)
-def test_damage(folder: Path, damage: Callable[[Path], None], message: str) -> None:
+def test_damage(folder: Path, engine: Engine, damage: Callable[[Path], None], message: str) -> None:
     """The error names file and place, and there is no Parquet file."""
     damage(folder)
     with pytest.raises(DataError) as raised:
-        to_parquet(folder)
+        engine(open_day(folder, TYPE, DAY), folder.parent / "out.parquet")
     assert re.search(message, str(raised.value)), raised.value
     assert "\n" not in str(raised.value)
     assert not list(folder.parent.glob("*.parquet"))

@@ -1,6 +1,6 @@
 """Concatenated files, as others read them: rows, and what leads to rows, which are offsets into the file."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,48 +36,60 @@ def write_with_pyarrow(path: Path, first: int, count: int) -> None:
     )
 
 
-@pytest.fixture(params=["duckdb", "pyarrow"])
+@pytest.fixture(params=[write_with_duckdb, write_with_pyarrow], ids=["duckdb", "pyarrow"])
 def parts(request: pytest.FixtureRequest, tmp_path: Path) -> Sequence[Path]:
     """Files of several row groups, of one and of none, by one writer."""
-    write: Callable[[Path, int, int], None] = globals()[f"write_with_{request.param}"]
     paths = []
     for number, count in enumerate(ROWS):
         paths.append(tmp_path / f"{number}.parquet")
-        write(paths[-1], sum(ROWS[:number]), count)
+        request.param(paths[-1], sum(ROWS[:number]), count)
     return paths
 
 
-def test_rows_and_lookups(parts: Sequence[Path], tmp_path: Path, spark: "SparkSession") -> None:
-    """Readers of three projects find all rows, and single ones; none goes by a part's page index."""
-    output = tmp_path / "all.parquet"
-    concatenate(parts, output)
+@pytest.fixture
+def joined(parts: Sequence[Path], tmp_path: Path) -> str:
+    """All of them as one."""
+    concatenate(parts, tmp_path / "all.parquet")
+    return str(tmp_path / "all.parquet")
+
+
+def test_footer(parts: Sequence[Path], joined: str) -> None:
+    """It has the parts' row groups, leads to the same bytes, and has no page index, which would lead elsewhere."""
+    footer = pyarrow.parquet.read_metadata(joined)
+    groups = [footer.row_group(n) for n in range(footer.num_row_groups)]
+    assert footer.num_rows == sum(ROWS)
+    assert len(groups) == sum(pyarrow.parquet.read_metadata(part).num_row_groups for part in parts)
+    columns = [group.column(n) for group in groups for n in range(group.num_columns)]
+    assert not any(column.has_offset_index or column.has_column_index for column in columns)
+    assert led_to(joined) == [found for part in parts for found in led_to(str(part))]
+
+
+def test_pyarrow_and_duckdb_read_it(joined: str) -> None:
+    """All rows in their order, and single ones by Bloom filters."""
     numbers = list(range(sum(ROWS)))
-    by_name = [n for n in numbers if n % 100 == 7]
-
-    assert pyarrow.parquet.read_table(output)["n"].to_pylist() == numbers
-    groups = pyarrow.parquet.read_metadata(output)
-    assert groups.num_rows == len(numbers)
-    assert groups.num_row_groups == sum(pyarrow.parquet.read_metadata(part).num_row_groups for part in parts)
-
-    assert led_to(output) == [found for part in parts for found in led_to(part)]
-    file = duckdb.read_parquet(str(output))
+    assert pyarrow.parquet.read_table(joined)["n"].to_pylist() == numbers
+    file = duckdb.read_parquet(joined)
     assert [n for (n,) in file.project("n").fetchall()] == numbers
-    assert sorted(n for (n,) in file.filter("name = 'name 7'").project("n").fetchall()) == by_name
+    found = file.filter("name = 'name 7'").project("n").fetchall()
+    assert sorted(n for (n,) in found) == [n for n in numbers if n % 100 == 7]
     assert file.filter("name = 'nobody'").fetchall() == []
 
-    frame = spark.read.parquet(str(output))
-    assert frame.count() == len(numbers)
-    assert sorted(row.n for row in frame.where("name = 'name 7'").collect()) == by_name
-    assert [row.name for row in frame.where("n = 19999").collect()] == ["name 99"]
+
+def test_spark_reads_it(joined: str, spark: "SparkSession") -> None:
+    """All rows, and single ones by whatever leads Parquet's own library to them."""
+    frame = spark.read.parquet(joined)
+    assert sorted(row.n for row in frame.collect()) == list(range(sum(ROWS)))
+    assert [row.name for row in frame.where(f"n = {sum(ROWS) - 1}").collect()] == ["name 0"]
+    assert frame.where("name = 'name 7'").count() == sum(ROWS) // 100
 
 
-def led_to(path: Path) -> list[bytes]:
+def led_to(path: str) -> list[bytes]:
     """What is in a file where its footer says that pages, dictionaries and Bloom filters begin."""
     offsets = duckdb.execute(f"""
         SELECT unnest([data_page_offset, dictionary_page_offset, bloom_filter_offset])
         FROM parquet_metadata('{path}') ORDER BY row_group_id, column_id
     """).fetchall()
-    content = path.read_bytes()
+    content = Path(path).read_bytes()
     return [content[offset : offset + 16] for (offset,) in offsets if offset]
 
 
@@ -89,9 +101,18 @@ def test_one_file_is_itself(tmp_path: Path) -> None:
     assert same.read_bytes() == one.read_bytes()
 
 
+def test_no_parquet(tmp_path: Path) -> None:
+    """What is no Parquet is refused by name."""
+    (tmp_path / "text.parquet").write_text("no Parquet")
+    with pytest.raises(DataError, match=r"text.parquet: not a Parquet file"):
+        concatenate([tmp_path / "text.parquet"], tmp_path / "all.parquet")
+
+
 def test_other_columns(tmp_path: Path) -> None:
     """Files that are not of one kind are refused by name."""
     write_with_duckdb(tmp_path / "numbers.parquet", 0, 1)
     duckdb.execute(f"COPY (SELECT 1 AS other) TO '{tmp_path / 'other.parquet'}' (FORMAT parquet)")
-    with pytest.raises(DataError, match=r"other.parquet: its columns are not those of the files before it"):
+    with pytest.raises(
+        DataError, match=r"other.parquet: its columns or its writer are not those of the files before it"
+    ):
         concatenate([tmp_path / "numbers.parquet", tmp_path / "other.parquet"], tmp_path / "all.parquet")

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory, gettempdir
+from tempfile import gettempdir, mkdtemp
 
 
 @contextmanager
@@ -18,10 +18,12 @@ def workspace() -> Iterator[Path]:
         # Or another process could take the new folder for abandoned before it is locked.
         with _locked(root):
             for path in root.iterdir():
-                with suppress(BlockingIOError), _locked(path, fcntl.LOCK_NB):
+                # Somebody works in it, or has just removed it.
+                with suppress(BlockingIOError, FileNotFoundError), _locked(path, fcntl.LOCK_NB):
                     shutil.rmtree(path)
-            folder = Path(stack.enter_context(TemporaryDirectory(dir=root)))
+            folder = Path(mkdtemp(dir=root))
             stack.enter_context(_locked(folder))
+        stack.callback(shutil.rmtree, folder)  # while it is still locked
         yield folder
 
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from mozagg2bq_assets.workspace import workspace
@@ -30,3 +31,15 @@ def test_what_a_killed_process_left(tmp_path: Path) -> None:
         assert (theirs / "file").exists()
         with workspace():
             assert not theirs.exists()
+
+
+def test_many_at_once() -> None:
+    """Those that come while others go take nothing from each other."""
+
+    def work(number: int) -> str:
+        with workspace() as folder:
+            (folder / "file").write_text(str(number))
+            return (folder / "file").read_text()
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(work, range(1000))) == [str(number) for number in range(1000)]

@@ -7,7 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -280,25 +280,16 @@ def test_killed_driver_and_straggler(
 
 
 def test_executors_without_access(
-    stack: object,
-    java: None,
-    days: None,
-    lake: Lake,
-    warehouse: Warehouse,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    stack: object, java: None, days: None, lake: Lake, warehouse: Warehouse, tmp_path: Path
 ) -> None:
     """The run fails with the executors' error in a line, which says what to look at, and keeps the dumps."""
-    with ExitStack() as contexts:
-        with monkeypatch.context() as of_workers:
-            of_workers.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
-            running = contexts.enter_context(cluster(tmp_path, 1))
-        with start_run(running.url, stdout=subprocess.PIPE) as driver:
-            output, _ = driver.communicate(timeout=300)
+    (tmp_path / "spark-defaults.conf").write_text("spark.executorEnv.AWS_SECRET_ACCESS_KEY wrong\n")
+    with start_run("local[1]", stdout=subprocess.PIPE, SPARK_CONF_DIR=str(tmp_path)) as driver:
+        output, _ = driver.communicate(timeout=300)
     assert driver.returncode == 1
-    assert re.search(
-        rb"Failure: Spark, master spark://\S+: \S*UserError: S3, bucket lake: .*AWS credentials", output
-    ), output.decode()
+    assert re.search(rb"Failure: Spark, master local\[1\]: \S*UserError: S3, bucket lake: .*AWS credentials", output), (
+        output.decode()
+    )
     assert len(lake.manifests(Stage.RAW_DUMP, TYPE)) == len(list(DAYS))
     assert lake.objects(PARQUET, TYPE) == {}
 

@@ -20,10 +20,12 @@ SAMPLE_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Measured:
-    """One run of a command: its wall time, and the peak of what it and its children held in memory together."""
+    """One run of a command: its wall time, the peak of what it and its children held in memory together, and the CPU
+    time that they took, to the last sample."""
 
     seconds: float
     peak_bytes: int
+    cpu_seconds: float = 0.0
 
 
 def run(command: Sequence[str]) -> Measured:
@@ -31,11 +33,11 @@ def run(command: Sequence[str]) -> Measured:
     with TemporaryFile() as output:
         started = time.monotonic()
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
-        peaks: list[int] = []
+        samples: list[tuple[int, float]] = [(0, 0.0)]
         ended = Event()
-        watcher = Thread(target=_watch, args=(process.pid, peaks, ended))
+        watcher = Thread(target=_watch, args=(process.pid, samples, ended))
         watcher.start()
-        _, status, usage = os.wait4(process.pid, 0)
+        _, status, resources = os.wait4(process.pid, 0)
         seconds = time.monotonic() - started
         ended.set()
         watcher.join()
@@ -44,7 +46,8 @@ def run(command: Sequence[str]) -> Measured:
             output.seek(0)
             print(output.read().decode(), file=sys.stderr)
             raise subprocess.CalledProcessError(process.returncode, command)
-    return Measured(seconds, max(usage.ru_maxrss * 1024, *peaks, 0))
+    memory, cpu = (max(values) for values in zip(*samples, strict=True))
+    return Measured(seconds, max(resources.ru_maxrss * 1024, memory), cpu)
 
 
 def alternately(works: Mapping[str, Callable[[], Measured]], runs: int) -> dict[str, Measured]:
@@ -65,18 +68,19 @@ def tool(name: str) -> str:
     return str(Path(sys.executable).with_name(name))
 
 
-def _watch(pid: int, peaks: list[int], ended: Event) -> None:
-    while not ended.wait(SAMPLE_SECONDS):
-        peaks.append(_memory(pid))
-
-
-def _memory(pid: int) -> int:
-    """Resident memory of a process and all below it."""
-    total = 0
+def usage(pid: int) -> tuple[int, float]:
+    """Resident memory in bytes and CPU seconds of a process and all below it."""
+    memory, cpu = 0, 0.0
     try:
         root = psutil.Process(pid)
         for each in (root, *root.children(recursive=True)):
-            total += each.memory_info().rss
+            memory += each.memory_info().rss
+            cpu += sum(each.cpu_times()[:2])
     except psutil.NoSuchProcess:
         pass
-    return total
+    return memory, cpu
+
+
+def _watch(pid: int, samples: list[tuple[int, float]], ended: Event) -> None:
+    while not ended.wait(SAMPLE_SECONDS):
+        samples.append(usage(pid))

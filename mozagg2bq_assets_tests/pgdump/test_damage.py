@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
@@ -19,7 +20,10 @@ from mozagg2bq_assets.pgdump.dump import checked, dump_days
 from mozagg2bq_assets.pgdump.source import Postgres
 from mozagg2bq_assets.schema import AggregateType
 from mozagg2bq_assets.transform.kernel import ParquetFile, write_parquet
-from mozagg2bq_assets_tests.conftest import Engine
+from mozagg2bq_assets.transform.storage import convert_archive
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 DAY = date(2019, 12, 1)
 TYPE = AggregateType.BUILD_ID
@@ -130,13 +134,23 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
 
 
 @pytest.mark.parametrize(("damage", "message"), DAMAGES.values(), ids=DAMAGES)
-def test_damage(folder: Path, engine: Engine, damage: Callable[[Path], None], message: str) -> None:
+def test_damage(folder: Path, damage: Callable[[Path], None], message: str) -> None:
     """The error names file and place, and there is no Parquet file."""
     damage(folder)
     with pytest.raises(DataError) as raised:
-        engine(open_day(folder, TYPE, DAY), folder.parent / "out.parquet")
+        to_parquet(folder)
     assert re.search(message, str(raised.value)), raised.value
     assert "\n" not in str(raised.value)
+    assert not list(folder.parent.glob("*.parquet"))
+
+
+@pytest.mark.parametrize("name", ["truncated gzip", "one column", "no end marker"])
+def test_damage_in_an_executor(folder: Path, spark: "SparkSession", name: str) -> None:
+    """It is the same error where Spark's tasks find it."""
+    damage, message = DAMAGES[name]
+    damage(folder)
+    with pytest.raises(DataError, match=message):
+        convert_archive(spark, open_day(folder, TYPE, DAY), folder.parent / "out.parquet")
     assert not list(folder.parent.glob("*.parquet"))
 
 

@@ -245,6 +245,16 @@ def test_killed_worker(
     assert reconcile(administrator, lake, warehouse, TYPE, DAYS).differences == []
 
 
+def python_workers(worker: psutil.Process) -> list[psutil.Process]:
+    """The processes that run Python for a worker's executors."""
+    found = []
+    for process in worker.children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # a zombie is none either
+            if "pyspark.daemon" in process.cmdline():
+                found.append(process)
+    return found
+
+
 def test_killed_driver_and_straggler(
     two_workers: Cluster,
     expected: Counter[tuple[object, ...]],
@@ -264,7 +274,9 @@ def test_killed_driver_and_straggler(
     (tmp_path / "spark-defaults.conf").write_text("".join(f"spark.{option}\n" for option in options))
     worker = psutil.Process(two_workers.workers[0].pid)
     with in_the_middle(lake, two_workers.url, 1, SPARK_CONF_DIR=str(tmp_path)) as driver:
-        hanging = [process for process in worker.children(recursive=True) if "pyspark.daemon" in process.cmdline()]
+        while not (hanging := python_workers(worker)):
+            assert driver.poll() is None
+            time.sleep(0.05)
         for process in hanging:
             process.suspend()
         try:
@@ -273,7 +285,6 @@ def test_killed_driver_and_straggler(
             for process in hanging:
                 with suppress(psutil.NoSuchProcess):
                     process.resume()
-    assert hanging
     assert stored_rows(lake, tmp_path) == expected
     assert reconcile(administrator, lake, warehouse, TYPE, DAYS).differences == []
     assert any('"Speculative":true' in path.read_text() for path in log.rglob("*") if path.is_file())

@@ -5,7 +5,6 @@ Clients are imported by the function that makes one, since each takes longer to 
 
 import json
 import os
-import sys
 from datetime import date
 from typing import TYPE_CHECKING
 
@@ -99,7 +98,6 @@ def spark_config() -> dict[str, str]:
     config = {
         "spark.app.name": "mozagg2bq",
         "spark.master": os.environ.get("SPARK_MASTER") or "local[*]",
-        "spark.pyspark.python": os.environ.get("PYSPARK_PYTHON") or sys.executable,
         "spark.ui.showConsoleProgress": "false",
     }
     if archive := os.environ.get("SPARK_ARCHIVE"):

@@ -26,9 +26,10 @@ class SparkResource(ConfigurableResource["SparkSession"]):
         """dagster-pyspark's session. Raises UserError where Spark does not start."""
         from dagster_pyspark import PySparkResource
 
-        from mozagg2bq_assets.transform.spark import spark_errors
+        from mozagg2bq_assets.transform.spark import spark_errors, use_this_python
 
         self.check()
+        use_this_python()
         resource = PySparkResource(spark_config={**spark_config(), **self.spark_config})
         with spark_errors():
             session: SparkSession = resource.process_config_and_initialize().spark_session

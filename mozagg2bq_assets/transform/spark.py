@@ -8,6 +8,7 @@ of one that was repeated, killed or overtaken is ever part of what the successfu
 import os
 import re
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
@@ -119,6 +120,7 @@ def _size(files: Iterable[SourceFile]) -> int:
 def session() -> "SparkSession":
     """Spark, as the environment configures it. Raises UserError where there is no Java to run it."""
     check_java()
+    use_this_python()
     from pyspark.sql import SparkSession
 
     with spark_errors():
@@ -142,6 +144,11 @@ def _cause(message: str) -> str:
     before_java = re.split(r"^\s+at |^(?:JVM|Driver) stacktrace:", message, maxsplit=1, flags=re.MULTILINE)[0].strip()
     errors = re.findall(r"^(?:: )?([\w.$]+(?:Error|Exception)\b.*)", before_java, re.MULTILINE)
     return str(errors[-1]) if errors else before_java.partition("\n")[0]
+
+
+def use_this_python() -> None:
+    """Have executors run our own Python, unless PYSPARK_PYTHON names one; Spark would take any `python3` on PATH."""
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
 
 
 def check_java() -> None:

@@ -321,6 +321,19 @@ def test_executors_without_the_package(
     assert reconcile(administrator, lake, warehouse, TYPE, DAYS).differences == []
 
 
+def test_python_on_path(stack: object, java: None, tmp_path: Path) -> None:
+    """Executors here run the Python of the command, not what PATH calls python3."""
+    (tmp_path / "python3").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "python3").chmod(0o755)
+    archive = ARCHIVES / "18" / "build_id" / "20191201"
+    arguments = ("--input-dir", str(archive), "--output-dir", str(tmp_path), "--engine", "spark")
+    command = (sys.executable, "-c", "from mozagg2bq_assets import cli; cli.main()", "to-parquet", *arguments)
+    environment = {name: value for name, value in os.environ.items() if name != "PYSPARK_PYTHON"}
+    environment["PATH"] = f"{tmp_path}:{environment['PATH']}"
+    subprocess.run(command, env=environment, check=True)
+    assert sum(parquet_rows(tmp_path / "aggregates.parquet").values()) == 16
+
+
 def test_no_java(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What to install is said, also where Java is too old."""
     monkeypatch.delenv("JAVA_HOME", raising=False)

@@ -92,8 +92,6 @@ def convert(session: "SparkSession", storage: Storage, files: Iterable[SourceFil
     for what stops Spark itself, and then no day is converted.
     """
     ordered = tasks(files)
-    if not ordered:
-        return {}
     days = len({task[0].table.day for task in ordered})
     parts = session.sparkContext.parallelize(ordered, len(ordered)).map(partial(_convert_files, storage))
     with spark_errors():

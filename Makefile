@@ -37,7 +37,7 @@ bench: install
 spark-archive: install
 	rm -rf build dist/executors.zip
 	$(BIN)/pip install --quiet --no-deps --target build/executors .
-	$(BIN)/pip install --quiet --constraint constraints.txt --target build/executors boto3 duckdb isal pyarrow thrift
+	$(BIN)/pip install --quiet --constraint constraints.txt --target build/executors boto3 duckdb isal pyarrow pydantic thrift
 	mkdir -p dist && cd build/executors && $(CURDIR)/$(BIN)/python -m zipfile -c $(CURDIR)/dist/executors.zip *
 	@ls -l dist/executors.zip
 
@@ -45,6 +45,7 @@ lint: install
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 clean:
 	test ! -e .local || $(BIN)/mozagg2bq local down

@@ -6,6 +6,7 @@ python -m benchmarks.floors copy TYPE YYYY-MM-DD
 
 import os
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
@@ -13,9 +14,10 @@ from pathlib import Path
 from isal import igzip
 from psycopg import sql
 
-from mozagg2bq_assets import environment
-from mozagg2bq_assets.pgdump.source import list_tables
-from mozagg2bq_assets.schema import AggregateType
+from mozagg2bq_assets.model.partitions import Partition
+from mozagg2bq_assets.model.tables import AggregateType
+from mozagg2bq_assets.pipeline.services import open_source
+from mozagg2bq_assets.postgres.tables import list_tables
 
 CHUNK = 2**20
 
@@ -23,16 +25,16 @@ CHUNK = 2**20
 def decompress(directory: str) -> None:
     """Read each file to its end with ISA-L, one after the other."""
     for path in Path(directory).glob("*.dat.gz"):
-        with igzip.open(path) as text:
+        with igzip.open(path) as text:  # type: ignore[no-untyped-call]
             while text.read(CHUNK):
                 pass
 
 
 def copy(aggregate_type: str, day: str) -> None:
     """COPY each table to nowhere, over as many connections as there are cores."""
-    source, kind = environment.postgres(), AggregateType.parse(aggregate_type)
+    source, kind = open_source(), AggregateType.parse(aggregate_type)
     with source.connect() as connection:
-        names = [table.name for table in list_tables(connection, kind, [date.fromisoformat(day)])]
+        names = [table.name for table in list_tables(connection, [Partition(kind, date.fromisoformat(day))])]
 
     def copy_some(share: list[str]) -> None:
         with source.connect() as connection, connection.cursor() as cursor:
@@ -47,4 +49,5 @@ def copy(aggregate_type: str, day: str) -> None:
 
 
 if __name__ == "__main__":
-    {"decompress": decompress, "copy": copy}[sys.argv[1]](*sys.argv[2:])
+    floors: dict[str, Callable[..., None]] = {"decompress": decompress, "copy": copy}
+    floors[sys.argv[1]](*sys.argv[2:])

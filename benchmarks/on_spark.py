@@ -2,32 +2,35 @@
 
     python -m benchmarks.on_spark MASTER TYPE DAYS
 
-The lake has to hold the dumps, as `benchmarks.batch` leaves them. No days are no work: what Spark takes to start.
+The lake has to hold the dumps, as `benchmarks.ingest_days` leaves them. No days are no work: what Spark takes to start.
 """
 
 import os
 import sys
-from uuid import uuid4
+from functools import partial
 
-from benchmarks.batch import check, works
-from mozagg2bq_assets.batch import convert_on_spark, passing
-from mozagg2bq_assets.lake.manifest import Stage
-from mozagg2bq_assets.schema import AggregateType
-from mozagg2bq_assets.transform.spark import session
-from mozagg2bq_assets.workspace import workspace
+from benchmarks.ingest_days import new_writer, partitions, run
+from mozagg2bq_assets.model.partitions import Stage
+from mozagg2bq_assets.pipeline.ingest import Services
+from mozagg2bq_assets.scratch import scratch_folder
+from mozagg2bq_assets.settings import SparkSettings
+from mozagg2bq_assets.spark.job import SparkConverter
+from mozagg2bq_assets.spark.session import open_session, spark_config
+from mozagg2bq_assets.spark.storage import LakeStorage
 
 
 def main(master: str, name: str, count: str) -> None:
     """Run it."""
     os.environ["SPARK_MASTER"] = master
-    run_id = str(uuid4())
-    with workspace() as folder:
-        batch = works(AggregateType.parse(name), int(count), run_id, folder)
-        if not batch:
-            session().stop()
-        converted = convert_on_spark(session, batch, run_id)
-        with passing(batch, [Stage.PARQUET], {}, None, converted) as results:
-            check(results)
+    start = partial(open_session, spark_config(SparkSettings.read()))
+    wanted = partitions(name, count)
+    if not wanted:
+        start().stop()
+        return
+    writer = new_writer()
+    converter = SparkConverter(start, LakeStorage(writer.lake.root, writer.run.run_id))
+    with scratch_folder() as folder:
+        run(wanted, [Stage.PARQUET], Services(writer, converter=converter), folder)
 
 
 if __name__ == "__main__":

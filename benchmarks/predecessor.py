@@ -14,8 +14,8 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as sf
 from pyspark.sql import types as st
 
-from mozagg2bq_assets.pgdump.archive import list_archive
-from mozagg2bq_assets.schema import DIMENSIONS
+from mozagg2bq_assets.model.columns import DIMENSIONS
+from mozagg2bq_assets.postgres.archive import list_archive
 
 FILE_NAME = st.StructType(
     [

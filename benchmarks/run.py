@@ -17,13 +17,13 @@ from dagster import DagsterInstance
 
 from benchmarks.measure import Measured, alternately, run, tool, usage
 from benchmarks.source import FIRST_DAY, FIRST_EMPTY_DAY, STACK, days, prepare
-from mozagg2bq_assets import environment
-from mozagg2bq_assets.backfill import Dagster
-from mozagg2bq_assets.lake.manifest import Stage
+from mozagg2bq_assets.cli.dagster_client import DagsterClient
 from mozagg2bq_assets.local.spark import ADDRESS, cluster
-from mozagg2bq_assets.local.stack import ROOT, running
-from mozagg2bq_assets.pgdump.dump import dump_days
-from mozagg2bq_assets.schema import AggregateType, ds_nodash
+from mozagg2bq_assets.local.stack import ROOT, running_stack
+from mozagg2bq_assets.model.partitions import Partition, Stage, ds_nodash
+from mozagg2bq_assets.model.tables import AggregateType
+from mozagg2bq_assets.pipeline.services import open_source
+from mozagg2bq_assets.postgres.dump import Dumper
 
 RUNS = 3
 TEN = 10
@@ -34,11 +34,11 @@ EMPTY_LOCATION = "import dagster, dagster_gcp, dagster_aws.s3\ndefs = dagster.De
 
 def main() -> None:
     """Run it."""
-    with running(STACK), TemporaryDirectory() as name:
+    with running_stack(STACK), TemporaryDirectory() as name:
         with STACK.administrator() as connection:
             for line in prepare(connection):
                 note(line)
-        os.environ.update(environment.postgres().environment())
+        os.environ.update(open_source().environment())
         folder = Path(name)
         print("| what | ours | compared with | | ratio |\n|---|---|---|---|---|")
         for measure in (start, catalog, one_day, ten_days, memory, on_cluster):
@@ -95,9 +95,9 @@ def ten_days(folder: Path) -> Iterator[Sequence[str]]:
     """Ten days of both types through a Dagster backfill, dump and Parquet, and its steps against the bare functions."""
     with dagster_dev(folder):
         started = time.monotonic()
-        dagster = Dagster(URL)
-        backfill_id = dagster.launch((SUBMISSION, BUILD), days(FIRST_DAY, TEN), (Stage.RAW_DUMP, Stage.PARQUET))
-        last = list(dagster.follow(backfill_id))[-1]
+        client = DagsterClient(URL)
+        backfill_id = client.launch((SUBMISSION, BUILD), days(FIRST_DAY, TEN), (Stage.RAW_DUMP, Stage.PARQUET))
+        last = list(client.follow(backfill_id))[-1]
         seconds = time.monotonic() - started
         if not last.succeeded:
             sys.exit(f"backfill {last.status}: {last.error}")
@@ -118,14 +118,14 @@ def ten_days(folder: Path) -> Iterator[Sequence[str]]:
     )
     in_steps = max(end for _, end in steps) - min(start for start, _ in steps)
     yield "the same, first step to last", f"{in_steps:.0f} s", "", f"{theirs:.0f} s", ratio(theirs, in_steps)
-    bare = sum(float(output("benchmarks.batch", kind, str(TEN))) for kind in (SUBMISSION, BUILD))
+    bare = sum(float(output("benchmarks.ingest_days", kind, str(TEN))) for kind in (SUBMISSION, BUILD))
     yield "", f"{in_steps:.0f} s", "the same functions without Dagster", f"{bare:.0f} s", ratio(in_steps, bare)
 
 
 def memory(_: Path) -> Iterator[Sequence[str]]:
     """Peak memory of batches of different sizes."""
     for kind, counts in ((SUBMISSION, (2, 10)), (BUILD, (2, 20))):
-        few, many = (python("benchmarks.batch", kind, str(count)) for count in counts)
+        few, many = (python("benchmarks.ingest_days", kind, str(count)) for count in counts)
         yield (
             f"peak memory of {counts[1]} days, {kind}", megabytes(many),
             f"{counts[0]} days", megabytes(few), ratio(many.peak_bytes, few.peak_bytes),
@@ -198,7 +198,9 @@ def predecessor_dump(folder: Path, kind: AggregateType) -> Measured:
 def dump_empty(folder: Path, count: int) -> None:
     """Our dump of days whose tables are empty."""
     with TemporaryDirectory(dir=folder) as target:
-        dump_days(environment.postgres(), SUBMISSION, days(FIRST_EMPTY_DAY, count), Path(target))
+        wanted = [Partition(SUBMISSION, day) for day in days(FIRST_EMPTY_DAY, count)]
+        for _ in Dumper(open_source(), Path(target)).dump(wanted):
+            pass
 
 
 @contextmanager

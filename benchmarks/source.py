@@ -8,7 +8,8 @@ from psycopg import sql
 
 from mozagg2bq_assets.local import sample
 from mozagg2bq_assets.local.stack import STATE_DIR, Stack
-from mozagg2bq_assets.schema import AggregateType
+from mozagg2bq_assets.model.partitions import Partition
+from mozagg2bq_assets.model.tables import AggregateType
 
 STACK = Stack(STATE_DIR / "benchmarks")
 FIRST_DAY = date(2019, 12, 1)
@@ -22,12 +23,12 @@ def prepare(connection: psycopg.Connection) -> Iterator[str]:
     connection.execute("SELECT setseed(0.2019)")
     sample.create_update_dates(connection)
     for aggregate_type in AggregateType:
-        first, *others = days(FIRST_DAY, DAYS[aggregate_type])
-        if not _has_day(connection, aggregate_type, first):
-            yield f"{aggregate_type} {first}: {len(list(sample.seed_day(connection, aggregate_type, first, 1)))} tables"
-        for day in others:
-            if not _has_day(connection, aggregate_type, day):
-                yield f"{aggregate_type} {day}: {_copy_day(connection, aggregate_type, first, day)} tables"
+        first, *others = (Partition(aggregate_type, day) for day in days(FIRST_DAY, DAYS[aggregate_type]))
+        if not _is_there(connection, first):
+            yield f"{first}: {len(list(sample.seed_partition(connection, first, 1)))} tables"
+        for other in others:
+            if not _is_there(connection, other):
+                yield f"{other}: {_copy(connection, first, other)} tables"
     yield f"{_fill_catalog(connection)} tables"
     connection.execute("VACUUM ANALYZE")
 
@@ -37,15 +38,15 @@ def days(first: date, count: int) -> list[date]:
     return [first + timedelta(days=n) for n in range(count)]
 
 
-def _has_day(connection: psycopg.Connection, aggregate_type: AggregateType, day: date) -> bool:
-    name = sample.table_names(aggregate_type, day, sample.REAL_TABLES[aggregate_type])[-1]
+def _is_there(connection: psycopg.Connection, partition: Partition) -> bool:
+    name = sample.table_names(partition, sample.REAL_TABLES[partition.aggregate_type])[-1]
     return connection.execute("SELECT FROM pg_tables WHERE tablename = %s", (name,)).fetchone() is not None
 
 
-def _copy_day(connection: psycopg.Connection, aggregate_type: AggregateType, source: date, day: date) -> int:
+def _copy(connection: psycopg.Connection, source: Partition, target: Partition) -> int:
     """The same rows under another date: making them up anew takes longer, and so does an index that grows with them."""
-    count = sample.REAL_TABLES[aggregate_type]
-    names = zip(*(sample.table_names(aggregate_type, each, count) for each in (source, day)), strict=True)
+    count = sample.REAL_TABLES[source.aggregate_type]
+    names = zip(*(sample.table_names(each, count) for each in (source, target)), strict=True)
     with connection.transaction():
         for original, copy in names:
             connection.execute(
@@ -61,8 +62,9 @@ def _fill_catalog(connection: psycopg.Connection) -> int:
     for day in days(FIRST_EMPTY_DAY, CATALOG):
         if count >= CATALOG:
             break
-        if not _has_day(connection, AggregateType.SUBMISSION_DATE, day):
-            names = sample.table_names(AggregateType.SUBMISSION_DATE, day, 100)
+        partition = Partition(AggregateType.SUBMISSION_DATE, day)
+        if not _is_there(connection, partition):
+            names = sample.table_names(partition, 100)
             with connection.transaction():
                 for name in names:
                     sample.create_table(connection, name)

@@ -2,24 +2,21 @@
 
 from dagster import Definitions, get_dagster_logger, in_process_executor
 
-from mozagg2bq_assets import environment
-from mozagg2bq_assets.assets import daily_stages, source_tables
-from mozagg2bq_assets.checks import reconciliation
-from mozagg2bq_assets.jobs import JOBS
-from mozagg2bq_assets.resources.bigquery import WarehouseResource
-from mozagg2bq_assets.resources.lake import LakeResource
-from mozagg2bq_assets.resources.postgres import PostgresResource
-from mozagg2bq_assets.resources.spark import SparkResource
-from mozagg2bq_assets.schedules import SCHEDULES
-from mozagg2bq_assets.schema import AggregateType
+from mozagg2bq_assets import settings
+from mozagg2bq_assets.defs.assets import daily_stages
+from mozagg2bq_assets.defs.checks import reconciliation
+from mozagg2bq_assets.defs.resources import LakeResource, PostgresResource, SparkResource, WarehouseResource
+from mozagg2bq_assets.defs.schedules import JOBS, SCHEDULES
+from mozagg2bq_assets.defs.specs import source_tables
+from mozagg2bq_assets.model.tables import AggregateType
 
-if missing := environment.missing():
+if missing := settings.missing():
     get_dagster_logger().warning(f"runs will fail until these variables are set: {', '.join(missing)}")
 
 defs = Definitions(
     assets=[source_tables(t) for t in AggregateType] + [daily_stages(t) for t in AggregateType],
     asset_checks=[reconciliation(t) for t in AggregateType],
-    jobs=list(JOBS.values()),
+    jobs=JOBS,
     schedules=SCHEDULES,
     resources={
         "postgres": PostgresResource(),

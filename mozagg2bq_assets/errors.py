@@ -1,13 +1,22 @@
 """Errors that an operator can act on: their text is one line that says what is wrong, and where."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import TypeAlias, TypeVar
 
 
-class UserError(Exception):
+class OperatorError(Exception):
+    """What the pipeline raises on purpose. Which kind it is says who can do something about it."""
+
+
+class UserError(OperatorError):
     """Something the operator has to change: a setting, a permission, an argument."""
 
 
-class DataError(Exception):
+class TransientError(OperatorError):
+    """Something that may be well a moment later without anybody's help: a service that is away or overloaded."""
+
+
+class DataError(OperatorError):
     """Data that is damaged, or missing where it was promised. Names the file or the table."""
 
 
@@ -25,9 +34,11 @@ class CountMismatch(DataError):
         return type(self), (self.where, self.rows)
 
 
-def check_counts(where: str, expected: Mapping[str, int], found: Mapping[str, int]) -> None:
-    """Raise CountMismatch unless both give each name the same rows; a name without rows may be left out."""
-    names = sorted(expected.keys() | found.keys())
-    rows = [(name, expected.get(name, 0), found.get(name, 0)) for name in names]
-    if differing := [row for row in rows if row[1] != row[2]]:
-        raise CountMismatch(where, differing)
+class Cancelled(Exception):
+    """The caller has asked for the end. Nothing is wrong, and nobody is told."""
+
+
+Value = TypeVar("Value")
+
+# What was made of one partition, or why it was not: the error of one is passed on as a value, so it costs no other.
+Attempt: TypeAlias = Value | OperatorError

@@ -3,42 +3,42 @@
 Nothing is mocked: PostgreSQL, S3 over HTTP and BigQuery's server all run.
 """
 
-import json
 import os
 import signal
-import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import psycopg
 import pytest
-from dagster import DagsterInstance
 from hypothesis import settings
 
-from mozagg2bq_assets import environment
+from mozagg2bq_assets.bigquery.warehouse import Warehouse
+from mozagg2bq_assets.errors import UserError
 from mozagg2bq_assets.lake.store import Lake
-from mozagg2bq_assets.local.stack import Stack, running
-from mozagg2bq_assets.pgdump.archive import DayArchive
-from mozagg2bq_assets.pgdump.source import Postgres
-from mozagg2bq_assets.reconcile import Range
-from mozagg2bq_assets.schema import AggregateType
-from mozagg2bq_assets.transform.kernel import ParquetFile, write_parquet
-from mozagg2bq_assets.transform.spark import check_java
-from mozagg2bq_assets.transform.spark import session as spark_session
-from mozagg2bq_assets.transform.storage import convert_archive
-from mozagg2bq_assets.warehouse.bigquery import Warehouse
+from mozagg2bq_assets.local.stack import Stack, running_stack
+from mozagg2bq_assets.pipeline.services import open_lake, open_source, open_warehouse
+from mozagg2bq_assets.postgres.connection import Postgres
+from mozagg2bq_assets.settings import SparkSettings
+from mozagg2bq_assets.spark.session import check_java, open_session, spark_config
+from mozagg2bq_assets_tests.helpers.engines import Engine, duckdb_engine, spark_engine
+from mozagg2bq_assets_tests.helpers.runs import Pipeline
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-
-Engine = Callable[[DayArchive, Path], ParquetFile]
-
 # Who is started in the background may ignore Ctrl-C, and what it starts would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what asks for no server as `unit`, and what is not marked `stress` of the rest as `integration`."""
+    for item in items:
+        needs_server = "stack" in getattr(item, "fixturenames", ())
+        if item.get_closest_marker("stress") is None and item.get_closest_marker("integration") is None:
+            item.add_marker("integration" if needs_server else "unit")
 
 
 @pytest.fixture(scope="session")
@@ -47,7 +47,7 @@ def stack() -> Iterator[Stack]:
     before = dict(os.environ)
     with tempfile.TemporaryDirectory(prefix="mozagg2bq-test-") as folder:
         stack = Stack(Path(folder))
-        with running(stack):
+        with running_stack(stack):
             yield stack
     os.environ.clear()
     os.environ.update(before)
@@ -56,7 +56,7 @@ def stack() -> Iterator[Stack]:
 @pytest.fixture(scope="session")
 def source(stack: Stack) -> Postgres:
     """The source, as the pipeline connects to it."""
-    return environment.postgres()
+    return open_source()
 
 
 @pytest.fixture
@@ -71,14 +71,27 @@ def administrator(stack: Stack) -> Iterator[psycopg.Connection]:
 def lake(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Lake:
     """A lake of the test's own, also for what reads LAKE_URI."""
     monkeypatch.setenv("LAKE_URI", f"s3://lake/{uuid4()}")
-    return environment.lake()
+    return open_lake()
 
 
 @pytest.fixture
 def warehouse(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Warehouse:
     """A dataset of the test's own, also for what reads BIGQUERY_DATASET."""
     monkeypatch.setenv("BIGQUERY_DATASET", f"test_{uuid4().hex}")
-    return environment.warehouse()
+    return open_warehouse()
+
+
+@pytest.fixture
+def empty_pipeline(administrator: psycopg.Connection, lake: Lake, warehouse: Warehouse) -> Pipeline:
+    """A source without tables, and nothing behind it."""
+    return Pipeline(administrator, lake, warehouse)
+
+
+@pytest.fixture
+def pipeline(empty_pipeline: Pipeline) -> Pipeline:
+    """Three days in the source, nothing behind it."""
+    empty_pipeline.seed()
+    return empty_pipeline
 
 
 @pytest.fixture(scope="session")
@@ -86,7 +99,7 @@ def java() -> None:
     """Skips what needs Spark where there is no Java for it; CI does not let that pass."""
     try:
         check_java()
-    except environment.UserError as error:
+    except UserError as error:
         if os.environ.get("REQUIRE_JAVA"):
             raise
         pytest.skip(str(error))
@@ -95,7 +108,7 @@ def java() -> None:
 @pytest.fixture
 def spark(stack: Stack, java: None) -> "SparkSession":
     """Spark in this process's own JVM: the one that is there, unless a run of the assets has stopped it."""
-    return spark_session()
+    return open_session(spark_config(SparkSettings.read()))
 
 
 @pytest.fixture(params=["duckdb", "spark"])
@@ -104,26 +117,8 @@ def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> E
 
     On Spark each file makes a task of its own, so that days are merged.
     """
-    monkeypatch.setattr("mozagg2bq_assets.transform.spark.TASK_BYTES", 1)
-    if request.param == "duckdb":
-        return lambda archive, output: write_parquet(archive, archive.created, output)
-    session = request.getfixturevalue("spark")
-    return lambda archive, output: convert_archive(session, archive, output)
-
-
-def job_command(aggregate_type: AggregateType, days: Range, **tags: str) -> tuple[str, ...]:
-    """The command line of a process that takes all those days through all stages in one run."""
-    first, *_, last = days
-    bounds = {"dagster/asset_partition_range_start": str(first), "dagster/asset_partition_range_end": str(last)}
-    command = ("dagster", "job", "execute", "-m", "mozagg2bq_assets.definitions", "-j", f"{aggregate_type}_job")
-    return (sys.executable, "-m", *command, "--tags", json.dumps(bounds | tags))
-
-
-def end_killed_runs(instance: DagsterInstance) -> None:
-    """Report them as failed, as run monitoring does when it finds no process."""
-    for run in instance.get_runs():
-        if not run.is_finished:
-            instance.report_run_failed(run)
+    monkeypatch.setattr("mozagg2bq_assets.spark.job.TASK_BYTES", 1)
+    return duckdb_engine if request.param == "duckdb" else spark_engine(request.getfixturevalue("spark"))
 
 
 # An example is ten days: 200 days in CI, 5,000 with --hypothesis-profile=long.

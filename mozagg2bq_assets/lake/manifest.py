@@ -1,57 +1,61 @@
-"""Manifests: what one immutable version of a stage's day consists of."""
+"""Manifests: what one immutable version of a partition's stage consists of, one model for each stage."""
 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
 from datetime import date, datetime
-from enum import StrEnum
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Generic, Literal, Self, TypeAlias, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mozagg2bq_assets.errors import DataError
-from mozagg2bq_assets.schema import AggregateType
+from mozagg2bq_assets.lake.files import StoredFile
+from mozagg2bq_assets.model.counts import ChannelCounts, TableCounts, UnmappedKey
+from mozagg2bq_assets.model.partitions import Partition, Stage
+from mozagg2bq_assets.model.runs import Run
+from mozagg2bq_assets.model.tables import AggregateType
 
 
-class Stage(StrEnum):
-    """A stage of a day. What the last makes is in BigQuery: its versions have no files and record what was loaded."""
-
-    RAW_DUMP = "raw_dump"
-    PARQUET = "parquet"
-    BIGQUERY_TABLE = "bigquery_table"
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-@dataclass(frozen=True)
-class StoredFile:
-    """A file of a version: its size in bytes, and its SHA-256 in hexadecimal."""
+class DumpDetails(_Model):
+    """What a dump was taken from: the snapshot, when, for how many seconds it was held, its rows, and the tool.
 
-    name: str
-    size: int
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Run:
-    """Who writes: the run, the first run that it repeats (itself, mostly), and the backfill they belong to, if any."""
-
-    run_id: str
-    root_run_id: str
-    backfill_id: str | None = None
-
-    def continues(self, other: "Run") -> bool:
-        """Whether what the other run committed need not be done again: both repeat one run, or are of one backfill."""
-        return self.root_run_id == other.root_run_id or (
-            self.backfill_id is not None and self.backfill_id == other.backfill_id
-        )
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """One version of one day of a stage.
-
-    `rows` counts by source table (raw_dump) or by `channel version` (the others). `details` says what it was made from
-    and with: the source's snapshot or the raw dump's version, tools and their versions, keys without a column.
+    `snapshot` and `rows_in_snapshot` are None where the server shares no snapshots.
     """
+
+    snapshot: str | None
+    taken_at: datetime
+    snapshot_held_seconds: float
+    rows_in_snapshot: TableCounts | None
+    pg_dump: str
+
+
+class ParquetDetails(_Model):
+    """What a Parquet file was made from and with: the version of the dump, the engine, keys without a column."""
+
+    raw_dump: str
+    engine: str
+    duckdb: str
+    unmapped_keys: dict[str, UnmappedKey]
+
+
+class LoadDetails(_Model):
+    """What was loaded: the version of the Parquet file."""
+
+    parquet: str
+
+
+Rows = TypeVar("Rows", TableCounts, ChannelCounts)
+Details = TypeVar("Details", DumpDetails, ParquetDetails, LoadDetails)
+
+
+class Manifest(_Model, Generic[Rows, Details]):
+    """One version of one partition's stage; `of` is the stage that a class is for."""
+
+    of: ClassVar[Stage]
 
     stage: Stage
     aggregate_type: AggregateType
@@ -61,13 +65,13 @@ class Manifest:
     committed_at: datetime
     ingest_date: date
     files: tuple[StoredFile, ...]
-    rows: Mapping[str, int]
-    details: Mapping[str, Any] = field(default_factory=dict)
+    rows: Rows
+    details: Details
 
     @property
-    def total_rows(self) -> int:
-        """Rows of the day."""
-        return sum(self.rows.values())
+    def partition(self) -> Partition:
+        """Whose version it is."""
+        return Partition(self.aggregate_type, self.day)
 
     @property
     def total_size(self) -> int:
@@ -76,38 +80,55 @@ class Manifest:
 
     def to_json(self) -> str:
         """The manifest as text, with a checksum of its own."""
-        values = asdict(self)
-        return json.dumps({"sha256": _checksum(values), **values}, default=str, indent=1)
+        values = self.model_dump(mode="json")
+        return json.dumps({"sha256": _checksum(values), **values}, indent=1)
 
     @classmethod
-    def from_json(cls, text: bytes, where: str) -> "Manifest":
-        """Read a manifest back. Raises DataError, naming `where`, if a byte of it has changed."""
+    def from_json(cls, text: bytes, where: str) -> Self:
+        """Read a manifest back. Raises DataError, naming `where`, if it is not what `to_json` writes."""
         try:
             values = json.loads(text)
             if values.pop("sha256") != _checksum(values):
                 raise ValueError("its checksum does not match")
+            return cls.model_validate(values)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            place = ".".join(map(str, first["loc"]))
+            raise DataError(f"{where}: damaged manifest: {place}: {first['msg']}") from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{where}: damaged manifest: {error}") from error
-        return cls(
-            **{
-                **values,
-                "stage": Stage(values["stage"]),
-                "aggregate_type": AggregateType(values["aggregate_type"]),
-                "day": date.fromisoformat(values["day"]),
-                "run": Run(**values["run"]),
-                "committed_at": datetime.fromisoformat(values["committed_at"]),
-                "ingest_date": date.fromisoformat(values["ingest_date"]),
-                "files": tuple(StoredFile(**file) for file in values["files"]),
-            }
-        )
+
+
+class DumpManifest(Manifest[TableCounts, DumpDetails]):
+    """A version of a raw dump: `toc.dat`, `toc.list` and the data files; rows by source table."""
+
+    of: ClassVar[Stage] = Stage.RAW_DUMP
+
+    stage: Literal[Stage.RAW_DUMP] = Stage.RAW_DUMP
+
+
+class ParquetManifest(Manifest[ChannelCounts, ParquetDetails]):
+    """A version of a Parquet file: rows by `channel version`."""
+
+    of: ClassVar[Stage] = Stage.PARQUET
+
+    stage: Literal[Stage.PARQUET] = Stage.PARQUET
+
+
+class LoadManifest(Manifest[ChannelCounts, LoadDetails]):
+    """The record of a load into BigQuery: it has no files; rows by `channel version`."""
+
+    of: ClassVar[Stage] = Stage.BIGQUERY_TABLE
+
+    stage: Literal[Stage.BIGQUERY_TABLE] = Stage.BIGQUERY_TABLE
+
+
+StageManifest: TypeAlias = DumpManifest | ParquetManifest | LoadManifest
+AnyManifest = TypeVar("AnyManifest", bound=StageManifest)
+
+MANIFESTS: tuple[type[StageManifest], ...] = (DumpManifest, ParquetManifest, LoadManifest)
 
 
 def _checksum(values: Mapping[str, Any]) -> str:
-    text = json.dumps(values, default=str, sort_keys=True, separators=(",", ":"))
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def describe(path: Path) -> StoredFile:
-    """A local file as a manifest names it."""
-    with path.open("rb") as file:
-        return StoredFile(path.name, path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())

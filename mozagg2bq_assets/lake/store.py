@@ -5,21 +5,21 @@ manifest and nothing else, and check what they read against it.
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING
-from uuid import uuid4
+from typing import TYPE_CHECKING, cast
 
-from boto3.exceptions import S3UploadFailedError
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
-from mozagg2bq_assets.errors import DataError, UserError
-from mozagg2bq_assets.lake.manifest import Manifest, Stage, StoredFile, describe
-from mozagg2bq_assets.schema import AggregateType, ds_nodash
+from mozagg2bq_assets.errors import Attempt, DataError
+from mozagg2bq_assets.lake.files import StoredFile, describe
+from mozagg2bq_assets.lake.manifest import AnyManifest, StageManifest
+from mozagg2bq_assets.lake.objects import s3_errors, split_uri
+from mozagg2bq_assets.model.partitions import Partition, Stage
+from mozagg2bq_assets.model.tables import AggregateType
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -39,81 +39,58 @@ class Lake:
     @classmethod
     def at(cls, client: "S3Client", uri: str) -> "Lake":
         """The lake at `s3://bucket/prefix`. Raises UserError for any other form."""
-        return cls(client, *_split(uri))
+        return cls(client, *split_uri(uri))
 
-    def uri(self, manifest: Manifest) -> str:
+    @property
+    def root(self) -> str:
+        """Its own URI."""
+        return f"s3://{self.bucket}/{self.prefix}"
+
+    def key(self, stage: Stage, *below: str) -> str:
+        """A key below a stage's folder: its type, `YYYYMMDD`, version and file name, as many of them as are given."""
+        return "/".join([*([self.prefix] if self.prefix else []), stage, *below])
+
+    def uri(self, manifest: StageManifest) -> str:
         """Where a version's files lie."""
-        folder = self._folder(manifest.stage, manifest.aggregate_type, manifest.day)
-        return f"s3://{self.bucket}/{folder}/{manifest.version}/"
+        return f"s3://{self.bucket}/{self.key(manifest.of, manifest.partition.path, manifest.version)}/"
 
-    def read_manifest(self, stage: Stage, aggregate_type: AggregateType, day: date) -> Manifest | None:
-        """The manifest of that day's version, None where there is none. Raises DataError for a damaged one."""
-        key = f"{self._folder(stage, aggregate_type, day)}/{MANIFEST}"
-        with _errors(self.bucket):
+    def read(self, kind: type[AnyManifest], partition: Partition) -> AnyManifest | None:
+        """The manifest of a partition's stage, None where there is none. Raises DataError for a damaged one."""
+        key = self.key(kind.of, partition.path, MANIFEST)
+        with s3_errors(self.bucket):
             try:
                 body = self.client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
             except self.client.exceptions.NoSuchKey:
                 return None
-        return Manifest.from_json(body, f"s3://{self.bucket}/{key}")
+        return cast(AnyManifest, kind.from_json(body, f"s3://{self.bucket}/{key}"))
 
-    def commit(self, manifest: Manifest, files: Sequence[Path], is_running: Callable[[str], bool]) -> None:
-        """Upload a version's files, then switch to it, then remove what no longer belongs to anybody.
-
-        That is the version just replaced, and those left behind by runs that have ended: `is_running` says of a run id
-        whether that run still goes on. Until the switch, readers see the version before.
-        """
-        version = self.version_key(manifest.stage, manifest.aggregate_type, manifest.day, manifest.version)
-        with ThreadPoolExecutor(TRANSFERS) as pool:
-            uploads = [pool.submit(self.upload, path, f"{version}/{path.name}") for path in files]
-            for upload in uploads:
-                upload.result()
-        self.switch(manifest, is_running)
-
-    def switch(self, manifest: Manifest, is_running: Callable[[str], bool]) -> None:
-        """Make a version visible whose files are in the lake already, then remove what belongs to nobody any more."""
-        key = f"{self._folder(manifest.stage, manifest.aggregate_type, manifest.day)}/{MANIFEST}"
-        with _errors(self.bucket):
-            self.client.put_object(Bucket=self.bucket, Key=key, Body=manifest.to_json().encode())
-        self.clean_up(manifest, is_running)
-
-    def upload(self, path: Path, key: str) -> None:
-        """Store one file."""
-        with _errors(self.bucket):
-            self.client.upload_file(str(path), self.bucket, key)
-
-    def version_key(self, stage: Stage, aggregate_type: AggregateType, day: date, version: str) -> str:
-        """What the keys of a version's files begin with."""
-        return f"{self._folder(stage, aggregate_type, day)}/{version}"
-
-    def fetch(self, manifest: Manifest, directory: Path) -> list[Path]:
-        """Download a version's files. Raises DataError unless each is there and exactly as the manifest says."""
-        version = self.version_key(manifest.stage, manifest.aggregate_type, manifest.day, manifest.version)
-        directory.mkdir(parents=True, exist_ok=True)
-        with ThreadPoolExecutor(TRANSFERS) as pool:
-            return list(pool.map(lambda file: self.download(f"{version}/{file.name}", directory, file), manifest.files))
-
-    def manifests(self, stage: Stage, aggregate_type: AggregateType) -> dict[date, Manifest | DataError]:
+    def manifests(self, kind: type[AnyManifest], aggregate_type: AggregateType) -> dict[date, Attempt[AnyManifest]]:
         """The manifest of every day, or what is wrong with it."""
-        days = [day for key in self.objects(stage, aggregate_type) if (day := _day_of_manifest(key))]
+        days = [day for key in self.objects(kind.of, aggregate_type) if (day := _day_of_manifest(key))]
         with ThreadPoolExecutor(TRANSFERS) as pool:
-            found = pool.map(lambda day: self._read_or_error(stage, aggregate_type, day), days)
+            found = pool.map(lambda day: self._read_or_error(kind, Partition(aggregate_type, day)), days)
         return {day: manifest for day, manifest in zip(days, found, strict=True) if manifest}
 
     def objects(self, stage: Stage, aggregate_type: AggregateType) -> dict[str, int]:
         """Every object of a stage: its key below the stage and type (`YYYYMMDD/…`), and its size in bytes."""
-        root = self._folder(stage, aggregate_type) + "/"
-        return {key.removeprefix(root): size for key, size in self._list(root)}
+        root = self.key(stage, aggregate_type) + "/"
+        return {key.removeprefix(root): size for key, size in self.list(root)}
 
-    def _read_or_error(self, stage: Stage, aggregate_type: AggregateType, day: date) -> Manifest | DataError | None:
-        try:
-            return self.read_manifest(stage, aggregate_type, day)
-        except DataError as error:
-            return error
+    def fetch(self, manifest: StageManifest, directory: Path, only: Sequence[str] | None = None) -> list[Path]:
+        """Download a version's files, or those of some names alone.
+
+        Raises DataError unless each is there and exactly as the manifest says.
+        """
+        folder = self.key(manifest.of, manifest.partition.path, manifest.version)
+        files = [file for file in manifest.files if only is None or file.name in only]
+        directory.mkdir(parents=True, exist_ok=True)
+        with ThreadPoolExecutor(TRANSFERS) as pool:
+            return list(pool.map(lambda file: self.download(f"{folder}/{file.name}", directory, file), files))
 
     def download(self, key: str, directory: Path, expected: StoredFile) -> Path:
         """Fetch one file into a folder. Raises DataError unless it is there and exactly as expected."""
         path = directory / Path(key).name
-        with _errors(self.bucket):
+        with s3_errors(self.bucket):
             try:
                 self.client.download_file(self.bucket, key, str(path))
             except ClientError as error:
@@ -124,63 +101,39 @@ class Lake:
             raise DataError(f"s3://{self.bucket}/{key}: damaged, not as its manifest says")
         return path
 
-    def _list(self, prefix: str) -> Iterator[tuple[str, int]]:
-        with _errors(self.bucket):
+    def upload(self, paths: Sequence[Path], folder: str) -> None:
+        """Store files under their names in a folder, some at once."""
+        with ThreadPoolExecutor(TRANSFERS) as pool:
+            for upload in [pool.submit(self._upload, path, f"{folder}/{path.name}") for path in paths]:
+                upload.result()
+
+    def publish(self, manifest: StageManifest) -> None:
+        """Make a version visible whose files are there."""
+        key = self.key(manifest.of, manifest.partition.path, MANIFEST)
+        with s3_errors(self.bucket):
+            self.client.put_object(Bucket=self.bucket, Key=key, Body=manifest.to_json().encode())
+
+    def list(self, prefix: str) -> Iterator[tuple[str, int]]:
+        """Every object whose key begins so: the key, and its size in bytes."""
+        with s3_errors(self.bucket):
             for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
                 yield from ((item["Key"], item["Size"]) for item in page.get("Contents", ()))
 
-    def clean_up(self, manifest: Manifest, is_running: Callable[[str], bool]) -> None:
-        """Remove what `commit` removes. A run that was killed between its switch and this has left it to the next."""
-        folder = self._folder(manifest.stage, manifest.aggregate_type, manifest.day)
-        doomed = []
-        for key, _ in self._list(f"{folder}/"):
-            version = key.removeprefix(f"{folder}/").split("/")[0]
-            run_id = run_of(version)
-            if version not in (MANIFEST, manifest.version) and (
-                run_id == manifest.run.run_id or not is_running(run_id)
-            ):
-                doomed.append(key)
-        with _errors(self.bucket):
-            for key in doomed:
+    def delete(self, keys: Iterable[str]) -> None:
+        """Remove objects. One that is gone already is no error."""
+        with s3_errors(self.bucket):
+            for key in keys:
                 self.client.delete_object(Bucket=self.bucket, Key=key)
 
-    def _folder(self, *parts: Stage | AggregateType | date) -> str:
-        names = [ds_nodash(part) if isinstance(part, date) else str(part) for part in parts]
-        return "/".join([self.prefix, *names] if self.prefix else names)
+    def _upload(self, path: Path, key: str) -> None:
+        with s3_errors(self.bucket):
+            self.client.upload_file(str(path), self.bucket, key)
 
-
-def read_object(client: "S3Client", uri: str) -> bytes:
-    """The object at an S3 URI. Raises UserError."""
-    bucket, key = _split(uri)
-    with _errors(bucket):
-        return client.get_object(Bucket=bucket, Key=key)["Body"].read()
-
-
-@contextmanager
-def _errors(bucket: str) -> Iterator[None]:
-    try:
-        yield
-    except (BotoCoreError, ClientError, S3UploadFailedError) as error:
-        raise UserError(
-            f"S3, bucket {bucket}: {error}; check its name, AWS_ENDPOINT_URL and the AWS credentials"
-        ) from error
-
-
-def _split(uri: str) -> tuple[str, str]:
-    match = re.fullmatch(r"s3://([^/]+)(?:/(.*?))?/?", uri)
-    if match is None:
-        raise UserError(f"not an S3 URI: {uri!r}; write it as s3://bucket/path")
-    return match[1], match[2] or ""
-
-
-def new_version(run_id: str) -> str:
-    """A name for a new version, which says whose it is."""
-    return f"{run_id}.{uuid4().hex[:8]}"
-
-
-def run_of(version: str) -> str:
-    """The id of the run that wrote a version."""
-    return version.rpartition(".")[0]
+    def _read_or_error(self, kind: type[AnyManifest], partition: Partition) -> Attempt[AnyManifest] | None:
+        try:
+            return self.read(kind, partition)
+        except DataError as error:
+            return error
 
 
 def _day_of_manifest(key: str) -> date | None:

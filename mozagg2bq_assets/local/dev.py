@@ -10,7 +10,7 @@ import click
 
 from mozagg2bq_assets.errors import UserError
 from mozagg2bq_assets.local import sample
-from mozagg2bq_assets.local.stack import ROOT, Stack, running
+from mozagg2bq_assets.local.stack import ROOT, Stack, running_stack
 
 PORT = "3000"
 
@@ -20,7 +20,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     stack = Stack()
-    with suppress(KeyboardInterrupt), running(stack):
+    with suppress(KeyboardInterrupt), running_stack(stack):
         with stack.administrator() as connection:
             if not sample.is_there(connection):
                 for _ in sample.seed(connection):

@@ -1,17 +1,17 @@
 """Sample data in the source's real shape, made by the server itself."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import date, timedelta
+from datetime import date
 
 import psycopg
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from mozagg2bq_assets.schema import AggregateType, ds_nodash
+from mozagg2bq_assets.model.partitions import DayRange, Partition
+from mozagg2bq_assets.model.tables import AggregateType
 
-FIRST_DAY = date(2019, 12, 1)
-DAYS = 5
-MISSING = {AggregateType.SUBMISSION_DATE: date(2019, 12, 4)}
+DAYS = DayRange(date(2019, 12, 1), date(2019, 12, 6))
+MISSING = Partition(AggregateType.SUBMISSION_DATE, date(2019, 12, 4))
 
 # A real day, 2019-12-01: 100 tables and 3,123,817 rows by submission date, and about a twelfth of the rows by build id.
 REAL_ROWS = {AggregateType.SUBMISSION_DATE: 3_123_817, AggregateType.BUILD_ID: 250_000}
@@ -74,14 +74,12 @@ def seed(connection: psycopg.Connection, scale: float = 0.001) -> Iterator[str]:
     At scale 1 each day is as large as a real one: 100 tables, 3.12 million rows, 714 MB as COPY text, 118 MB as gzip.
     Seeding again leaves exactly the same tables, and touches no table outside the sample days.
     """
-    days = [FIRST_DAY + timedelta(days=n) for n in range(DAYS)]
     connection.execute("SELECT setseed(0.2019)")
     create_update_dates(connection)
-    for aggregate_type in AggregateType:
-        for day in days:
-            drop_day(connection, aggregate_type, day)
-            if MISSING.get(aggregate_type) != day:
-                yield from seed_day(connection, aggregate_type, day, scale)
+    for partition in (Partition(aggregate_type, day) for aggregate_type in AggregateType for day in DAYS):
+        drop_partition(connection, partition)
+        if partition != MISSING:
+            yield from seed_partition(connection, partition, scale)
 
 
 def create_update_dates(connection: psycopg.Connection) -> None:
@@ -96,10 +94,10 @@ def is_there(connection: psycopg.Connection) -> bool:
     return connection.execute("SELECT FROM pg_tables WHERE tablename = 'table_update_dates'").fetchone() is not None
 
 
-def seed_day(connection: psycopg.Connection, aggregate_type: AggregateType, day: date, scale: float) -> Iterator[str]:
-    """Make and fill the tables of one day; yields their names. The first also holds the edge cases."""
-    names = table_names(aggregate_type, day, max(6, round(REAL_TABLES[aggregate_type] * min(scale, 1))))
-    total = max(20 * len(names), round(REAL_ROWS[aggregate_type] * scale))
+def seed_partition(connection: psycopg.Connection, partition: Partition, scale: float) -> Iterator[str]:
+    """Make and fill the tables of one partition; yields their names. The first also holds the edge cases."""
+    names = table_names(partition, max(6, round(REAL_TABLES[partition.aggregate_type] * min(scale, 1))))
+    total = max(20 * len(names), round(REAL_ROWS[partition.aggregate_type] * scale))
     for n, (name, rows) in enumerate(zip(names, row_counts(total, len(names)), strict=True)):
         with connection.transaction():
             create_table(connection, name)
@@ -110,17 +108,18 @@ def seed_day(connection: psycopg.Connection, aggregate_type: AggregateType, day:
             connection.execute(
                 "INSERT INTO table_update_dates VALUES (%s, ARRAY[%s])"
                 " ON CONFLICT (tablename) DO UPDATE SET submission_dates = excluded.submission_dates",
-                (name, ds_nodash(day)),
+                (name, partition.ds_nodash),
             )
         yield name
 
 
-def table_names(aggregate_type: AggregateType, day: date, count: int) -> list[str]:
-    """Names of a day's tables. Build ids carry a time in every second table, so several fall on one day."""
+def table_names(partition: Partition, count: int) -> list[str]:
+    """Names of a partition's tables. Build ids carry a time in every second table, so several fall on one day."""
     names = []
     for n in range(count):
-        time = f"{n:02d}3045" if aggregate_type is AggregateType.BUILD_ID and n % 2 else ""
-        names.append(f"{aggregate_type}_{CHANNELS[n % len(CHANNELS)]}_{73 - n // len(CHANNELS)}_{ds_nodash(day)}{time}")
+        time = f"{n:02d}3045" if partition.aggregate_type is AggregateType.BUILD_ID and n % 2 else ""
+        channel, version = CHANNELS[n % len(CHANNELS)], 73 - n // len(CHANNELS)
+        names.append(f"{partition.aggregate_type}_{channel}_{version}_{partition.ds_nodash}{time}")
     return names
 
 
@@ -155,9 +154,9 @@ def insert(
         )
 
 
-def drop_day(connection: psycopg.Connection, aggregate_type: AggregateType, day: date) -> None:
-    """Drop every table of that type and day, as the aggregator's trimming job does."""
-    pattern = f"^{aggregate_type}_.+_[^_]+_{ds_nodash(day)}[0-9]*$"
+def drop_partition(connection: psycopg.Connection, partition: Partition) -> None:
+    """Drop every table of a partition, as the aggregator's trimming job does."""
+    pattern = f"^{partition.aggregate_type}_.+_[^_]+_{partition.ds_nodash}[0-9]*$"
     for (name,) in connection.execute(
         "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename ~ %s", (pattern,)
     ).fetchall():

@@ -201,7 +201,7 @@ def shell_script(environment: Mapping[str, str]) -> str:
 
 
 @contextmanager
-def running(stack: Stack) -> Iterator[None]:
+def running_stack(stack: Stack) -> Iterator[None]:
     """The stack for as long as the block lasts, with this process's environment pointing at it and at nothing else."""
     try:
         environment = isolated(stack.up())

@@ -6,30 +6,42 @@ from pathlib import Path
 import pytest
 
 from mozagg2bq_assets.errors import DataError
-from mozagg2bq_assets.lake.manifest import Manifest, Run, Stage, describe
-from mozagg2bq_assets.lake.store import Lake, new_version
-from mozagg2bq_assets.schema import AggregateType
+from mozagg2bq_assets.lake.files import describe
+from mozagg2bq_assets.lake.manifest import ParquetDetails, ParquetManifest
+from mozagg2bq_assets.lake.store import Lake
+from mozagg2bq_assets.lake.writer import LakeWriter, new_version
+from mozagg2bq_assets.model.counts import ChannelCounts, UnmappedKey
+from mozagg2bq_assets.model.partitions import Partition, Stage
+from mozagg2bq_assets.model.runs import Run
+from mozagg2bq_assets.model.tables import AggregateType
 
-DAY = date(2019, 12, 1)
 TYPE = AggregateType.BUILD_ID
+PARTITION = Partition(TYPE, date(2019, 12, 1))
 FOLDER = f"{Stage.PARQUET}/{TYPE}/20191201"
 
 
-def commit(lake: Lake, path: Path, run_id: str, running: frozenset[str] = frozenset()) -> Manifest:
+def commit(lake: Lake, path: Path, run_id: str, running: frozenset[str] = frozenset()) -> ParquetManifest:
     """Commit one file as a new version."""
-    manifest = Manifest(
-        Stage.PARQUET,
-        TYPE,
-        DAY,
-        new_version(run_id),
-        Run(run_id, run_id),
-        datetime.now(UTC),
-        DAY,
-        (describe(path),),
-        {"a": 1},
-    )
-    lake.commit(manifest, [path], running.__contains__)
+    manifest = parquet_manifest(path, new_version(run_id), run_id)
+    LakeWriter(lake, manifest.run, running.__contains__).commit(manifest, [path])
     return manifest
+
+
+def parquet_manifest(path: Path, version: str, run_id: str) -> ParquetManifest:
+    """A manifest of one file."""
+    return ParquetManifest(
+        aggregate_type=TYPE,
+        day=PARTITION.day,
+        version=version,
+        run=Run(run_id, run_id),
+        committed_at=datetime.now(UTC),
+        ingest_date=PARTITION.day,
+        files=(describe(path),),
+        rows=ChannelCounts({"nightly 73": 12}),
+        details=ParquetDetails(
+            raw_dump="r.0", engine="duckdb", duckdb="2.0", unmapped_keys={"process": UnmappedKey(1, '"gpu"')}
+        ),
+    )
 
 
 @pytest.fixture
@@ -42,11 +54,11 @@ def path(tmp_path: Path) -> Path:
 
 def test_round_trip(lake: Lake, path: Path, tmp_path: Path) -> None:
     """What is committed is read back, and the version before is gone."""
-    assert lake.read_manifest(Stage.PARQUET, TYPE, DAY) is None
+    assert lake.read(ParquetManifest, PARTITION) is None
     commit(lake, path, "first")
     second = commit(lake, path, "second")
-    assert lake.read_manifest(Stage.PARQUET, TYPE, DAY) == second
-    assert lake.manifests(Stage.PARQUET, TYPE) == {DAY: second}
+    assert lake.read(ParquetManifest, PARTITION) == second
+    assert lake.manifests(ParquetManifest, TYPE) == {PARTITION.day: second}
     assert lake.fetch(second, tmp_path / "out")[0].read_bytes() == path.read_bytes()
     assert len(lake.objects(Stage.PARQUET, TYPE)) == 2
 
@@ -55,7 +67,7 @@ def test_what_a_run_left_behind(lake: Lake, path: Path) -> None:
     """Files without a manifest are invisible; they stay while their run goes on, and go once it has ended."""
     first = commit(lake, path, "first")
     lake.client.upload_file(str(path), lake.bucket, f"{lake.prefix}/{FOLDER}/{new_version('crashed')}/file")
-    assert lake.read_manifest(Stage.PARQUET, TYPE, DAY) == first
+    assert lake.read(ParquetManifest, PARTITION) == first
     commit(lake, path, "second", frozenset({"crashed"}))
     assert len(lake.objects(Stage.PARQUET, TYPE)) == 3
     commit(lake, path, "third")
@@ -79,16 +91,14 @@ def test_any_changed_byte_of_a_file(lake: Lake, path: Path, tmp_path: Path, posi
 
 def test_any_changed_bit_of_a_manifest(path: Path) -> None:
     """It is an error, or leaves the same manifest (white space)."""
-    manifest = Manifest(
-        Stage.PARQUET, TYPE, DAY, "v", Run("r", "r"), datetime.now(UTC), DAY, (describe(path),), {"nightly 73": 12}
-    )
+    manifest = parquet_manifest(path, "v", "r")
     text = manifest.to_json().encode()
-    assert Manifest.from_json(text, "here") == manifest
+    assert ParquetManifest.from_json(text, "here") == manifest
     for position in range(len(text)):
         changed = bytearray(text)
         changed[position] ^= 1
         try:
-            found = Manifest.from_json(bytes(changed), "here")
+            found = ParquetManifest.from_json(bytes(changed), "here")
         except DataError as error:
             assert str(error).startswith("here: damaged manifest")  # noqa: PT017
         else:

@@ -1,0 +1,1 @@
+"""Benchmarks: what the documentation gives figures for, measured side by side. `make bench` runs them."""

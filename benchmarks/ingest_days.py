@@ -1,0 +1,53 @@
+"""What a run of a backfill does, without Dagster: as many days of a type as asked, through dump and Parquet.
+
+    python -m benchmarks.ingest_days TYPE DAYS
+
+Prints the seconds it took after imports.
+"""
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from uuid import uuid4
+
+from benchmarks.source import FIRST_DAY, days
+from mozagg2bq_assets.lake.writer import LakeWriter
+from mozagg2bq_assets.model.partitions import Partition, Stage
+from mozagg2bq_assets.model.runs import Run
+from mozagg2bq_assets.model.tables import AggregateType
+from mozagg2bq_assets.parquet.converter import DuckDBConverter
+from mozagg2bq_assets.pipeline.ingest import Services, ingest
+from mozagg2bq_assets.pipeline.services import open_lake, open_source
+from mozagg2bq_assets.scratch import scratch_folder
+
+
+def main(name: str, count: str) -> None:
+    """Run it."""
+    started = time.monotonic()
+    with scratch_folder() as folder:
+        services = Services(new_writer(), open_source(), DuckDBConverter(folder / Stage.PARQUET))
+        run(partitions(name, count), (Stage.RAW_DUMP, Stage.PARQUET), services, folder)
+    print(time.monotonic() - started)
+
+
+def new_writer() -> LakeWriter:
+    """The lake, for a run of its own."""
+    run_id = str(uuid4())
+    return LakeWriter(open_lake(), Run(run_id, run_id), lambda _: False)
+
+
+def partitions(name: str, count: str) -> list[Partition]:
+    """The first days of the benchmarks' source."""
+    return [Partition(AggregateType.parse(name), day) for day in days(FIRST_DAY, int(count))]
+
+
+def run(wanted: Sequence[Partition], stages: Sequence[Stage], services: Services, folder: Path) -> None:
+    """Ingest, and end this process at a partition that fails."""
+    for result in ingest(wanted, stages, services, folder):
+        if result.error is not None:
+            sys.exit(str(result))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,138 @@
+"""BigQuery: the two tables, loads of one partition, and counts.
+
+Tables are partitioned by ingestion time, by day: a load into `table$YYYYMMDD` replaces that partition alone, atomically
+and free of charge, and `_PARTITIONDATE` then is the date of the aggregate.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+from google.api_core.exceptions import Conflict, GoogleAPIError, NotFound
+from google.auth.exceptions import GoogleAuthError
+from google.cloud import bigquery
+from google.cloud.bigquery.retry import DEFAULT_RETRY
+from requests.exceptions import RequestException
+
+from mozagg2bq_assets.errors import UserError
+from mozagg2bq_assets.model.columns import COLUMNS
+from mozagg2bq_assets.model.counts import ChannelCounts
+from mozagg2bq_assets.model.partitions import Partition
+from mozagg2bq_assets.model.tables import AggregateType
+
+# The client would otherwise try for ten minutes to reach a server that is not there.
+RETRY = DEFAULT_RETRY.with_timeout(60)
+
+SCHEMA = [bigquery.SchemaField(c.name, c.bigquery_type, mode=c.mode, description=c.description) for c in COLUMNS]
+
+
+CLUSTERING = {
+    AggregateType.SUBMISSION_DATE: ("ds_nodash", "version", "metric", "channel"),
+    AggregateType.BUILD_ID: ("metric", "channel", "os", "version"),
+}
+
+
+@dataclass(frozen=True)
+class Warehouse:
+    """One dataset. Every method raises UserError where BigQuery cannot be reached or refuses."""
+
+    client: bigquery.Client
+    dataset: str
+
+    def table_id(self, aggregate_type: AggregateType) -> str:
+        """`project.dataset.table` of a type."""
+        return f"{self.client.project}.{self.dataset}.{aggregate_type}_aggregates"
+
+    def partition_id(self, partition: Partition) -> str:
+        """`project.dataset.table$YYYYMMDD` of a partition."""
+        return f"{self.table_id(partition.aggregate_type)}${partition.ds_nodash}"
+
+    def has_table(self, aggregate_type: AggregateType) -> bool:
+        """Whether the type's table has been made."""
+        return self._table(aggregate_type) is not None
+
+    def load(self, partition: Partition, parquet: Path, job_id: str) -> None:
+        """Replace one partition by the rows of a Parquet file.
+
+        A job of that id that exists already (from a request whose answer was lost) is waited for instead.
+        """
+        self._ensure_table(partition.aggregate_type)
+        destination = self.partition_id(partition)
+        config = bigquery.LoadJobConfig(
+            source_format=bigquery.SourceFormat.PARQUET,
+            write_disposition=bigquery.WriteDisposition.WRITE_TRUNCATE,
+            create_disposition=bigquery.CreateDisposition.CREATE_NEVER,
+            schema=SCHEMA,
+        )
+        with bigquery_errors(destination), parquet.open("rb") as file:
+            try:
+                self.client.load_table_from_file(file, destination, job_id=job_id, job_config=config).result()
+            except Conflict:
+                self.client.get_job(job_id).result()
+
+    def count_partition(self, partition: Partition) -> ChannelCounts:
+        """Rows of one partition by `channel version`."""
+        query = (
+            "SELECT CONCAT(channel, ' ', version) AS name, COUNT(*) AS row_count"
+            f" FROM `{self.table_id(partition.aggregate_type)}` WHERE _PARTITIONDATE = @day GROUP BY name"
+        )
+        parameter = bigquery.ScalarQueryParameter("day", "DATE", partition.day)
+        rows = self._query(partition.aggregate_type, query, [parameter])
+        return ChannelCounts({row["name"]: row["row_count"] for row in rows})
+
+    def count_days(self, aggregate_type: AggregateType) -> dict[date, int]:
+        """Rows of every partition, from one query that reads no bytes. Empty where there is no such table."""
+        query = (
+            "SELECT _PARTITIONDATE AS day, COUNT(*) AS row_count"
+            f" FROM `{self.table_id(aggregate_type)}` GROUP BY day ORDER BY day"
+        )
+        if not self.has_table(aggregate_type):
+            return {}
+        return {row["day"]: row["row_count"] for row in self._query(aggregate_type, query, [])}
+
+    def _query(
+        self, aggregate_type: AggregateType, query: str, parameters: list[bigquery.ScalarQueryParameter]
+    ) -> list[bigquery.Row]:
+        config = bigquery.QueryJobConfig(query_parameters=parameters)
+        with bigquery_errors(self.table_id(aggregate_type)):
+            return list(self.client.query(query, job_config=config, retry=RETRY).result())
+
+    def _table(self, aggregate_type: AggregateType) -> bigquery.Table | None:
+        with bigquery_errors(self.table_id(aggregate_type)):
+            try:
+                return self.client.get_table(self.table_id(aggregate_type), retry=RETRY)
+            except NotFound:
+                return None
+
+    def _ensure_table(self, aggregate_type: AggregateType) -> None:
+        """Create dataset and table on first use. Raises UserError for a table that is not as it should be."""
+        table = self._table(aggregate_type)
+        if table is None:
+            table = bigquery.Table(self.table_id(aggregate_type), schema=SCHEMA)
+            table.time_partitioning = bigquery.TimePartitioning(type_=bigquery.TimePartitioningType.DAY)
+            table.clustering_fields = list(CLUSTERING[aggregate_type])
+            with bigquery_errors(self.table_id(aggregate_type)):
+                self.client.create_dataset(f"{self.client.project}.{self.dataset}", exists_ok=True)
+                table = self.client.create_table(table, exists_ok=True)
+        columns = [(field.name, field.field_type, field.mode) for field in table.schema]
+        if columns != [column[:3] for column in COLUMNS]:
+            raise UserError(f"table {table.full_table_id} has other columns: move it away or name another dataset")
+        partitioning = table.time_partitioning
+        if partitioning is None or (partitioning.type_, partitioning.field) != ("DAY", None):
+            raise UserError(
+                f"table {table.full_table_id} is not partitioned by ingestion day: move it away or name another dataset"
+            )
+
+
+@contextmanager
+def bigquery_errors(what: str) -> Iterator[None]:
+    """Turn what BigQuery's client raises into UserError."""
+    try:
+        yield
+    except (GoogleAPIError, GoogleAuthError, RequestException) as error:
+        reason = str(getattr(error, "message", None) or error).strip().splitlines()[0]
+        raise UserError(
+            f"BigQuery, {what}: {reason}; check BIGQUERY_PROJECT, BIGQUERY_DATASET and the account's rights"
+        ) from error

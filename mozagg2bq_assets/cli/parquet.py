@@ -1,0 +1,84 @@
+"""Commands on Parquet files: make one of a dump in a folder, and look at some."""
+
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import click
+import duckdb
+import pyarrow.parquet
+from pyarrow import ArrowException
+
+from mozagg2bq_assets import settings
+from mozagg2bq_assets.cli.options import input_dir_option, output_dir_option
+from mozagg2bq_assets.errors import DataError, OperatorError, UserError
+from mozagg2bq_assets.model.partitions import Partition, parse_day
+from mozagg2bq_assets.model.tables import AggregateType
+from mozagg2bq_assets.parquet.converter import Converter, DuckDBConverter, Engine, FolderDump
+from mozagg2bq_assets.parquet.writer import PARQUET_FILE, ParquetFile
+from mozagg2bq_assets.postgres.archive import open_archive
+
+
+@click.command("to-parquet")
+@input_dir_option
+@output_dir_option
+@click.option(
+    "--engine",
+    type=click.Choice(list(Engine)),
+    help="What does the work; by default what TRANSFORM_ENGINE says.",
+)
+def to_parquet(input_dir: Path, output_dir: Path, engine: str | None) -> None:
+    """Turn the archive in INPUT_DIR, whose path ends in TYPE/YYYYMMDD, into one Parquet file in OUTPUT_DIR."""
+    if not input_dir.is_dir():
+        raise UserError(f"{input_dir}: no such folder")
+    chosen = Engine.parse(engine or settings.engine())
+    archive = open_archive(input_dir, _partition(input_dir))
+    output_dir.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=output_dir.resolve(), prefix=".parts-") as work:
+        ((_, converted),) = _converter(chosen, Path(work)).convert([FolderDump(archive)])
+        if isinstance(converted, OperatorError):
+            raise converted
+        if not isinstance(converted, ParquetFile):
+            raise TypeError(f"{chosen} has left no file in the folder it was given: {converted}")
+        target = converted.path.rename(output_dir / PARQUET_FILE)
+    if warning := converted.unmapped.warning():
+        click.echo(f"warning: {warning}", err=True)
+    click.echo(f"{target}: {converted.rows.total:,} rows")
+
+
+@click.command()
+@click.argument("path", type=click.Path(path_type=Path))
+def show(path: Path) -> None:
+    """Print schema and first rows of a Parquet file, or of those in a folder."""
+    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+    if not files or not path.exists():
+        raise UserError(f"{path}: no Parquet file here")
+    try:
+        for field in pyarrow.parquet.read_schema(files[0]):
+            click.echo(f"{field.name}: {field.type}{'' if field.nullable else ' REQUIRED'}")
+        with duckdb.connect() as connection:
+            rows = connection.sql("SELECT * FROM read_parquet($files)", params={"files": [str(file) for file in files]})
+            rows.limit(10).show(max_width=200)
+    except (ArrowException, duckdb.Error) as error:
+        raise DataError(f"{path}: unreadable Parquet: {str(error).splitlines()[0]}") from error
+
+
+def _converter(engine: Engine, work: Path) -> Converter:
+    """An engine that leaves its files in a folder."""
+    if engine is Engine.DUCKDB:
+        return DuckDBConverter(work)
+
+    from mozagg2bq_assets.spark.job import SparkConverter
+    from mozagg2bq_assets.spark.session import open_session, spark_config
+    from mozagg2bq_assets.spark.storage import FolderStorage
+
+    config = spark_config(settings.SparkSettings.read())
+    return SparkConverter(partial(open_session, config), FolderStorage(work))
+
+
+def _partition(folder: Path) -> Partition:
+    """The partition that a folder's path names."""
+    try:
+        return Partition(AggregateType.parse(folder.resolve().parent.name), parse_day(folder.resolve().name))
+    except UserError as error:
+        raise UserError(f"{folder}: {error}; the path has to end in TYPE/YYYYMMDD") from None

@@ -1,0 +1,86 @@
+"""Commands on the source: its tables, a session, and dumps into folders."""
+
+import os
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import click
+
+from mozagg2bq_assets.cli.options import (
+    check_partitions,
+    date_option,
+    day_range,
+    end_date_option,
+    output_dir_option,
+    type_option,
+    types,
+)
+from mozagg2bq_assets.errors import DataError, OperatorError, UserError
+from mozagg2bq_assets.model.partitions import Partition
+from mozagg2bq_assets.model.tables import AggregateType, SourceTable
+from mozagg2bq_assets.pipeline.services import open_source
+from mozagg2bq_assets.postgres.dump import Dumper
+from mozagg2bq_assets.postgres.tables import list_names, list_tables
+
+
+@click.command()
+@type_option(required=False)
+@date_option(required=False)
+def tables(aggregate_type: AggregateType | None, day: date | None) -> None:
+    """List the source's aggregate tables, one a line."""
+    with open_source().connect() as connection:
+        for each in types(aggregate_type):
+            names = (
+                [table.name for table in list_tables(connection, [Partition(each, day)])]
+                if day
+                else [name for name in list_names(connection, each) if SourceTable.parse(name)]
+            )
+            for name in names:
+                click.echo(name)
+
+
+@click.command()
+def psql() -> None:
+    """Open an interactive session on the source."""
+    try:
+        os.execvpe("psql", ["psql"], {**os.environ, **open_source().environment()})  # noqa: S606
+    except FileNotFoundError:
+        raise UserError("psql is not on PATH: install PostgreSQL's client tools") from None
+
+
+@click.command()
+@type_option(required=True)
+@date_option(required=True)
+@end_date_option
+@output_dir_option
+def dump(aggregate_type: AggregateType, day: date, end_date: date | None, output_dir: Path) -> None:
+    """Dump the tables of some days into OUTPUT_DIR/TYPE/YYYYMMDD, a pg_dump archive for each day."""
+    days = day_range(day, end_date)
+    check_partitions(days)
+    partitions = [Partition(aggregate_type, each) for each in days]
+    if existing := [output_dir / each.path for each in partitions if (output_dir / each.path).exists()]:
+        raise UserError(f"{existing[0]} exists already: remove it, or name another folder")
+    (output_dir / aggregate_type).mkdir(parents=True, exist_ok=True)
+    dumped, failures = _dump(partitions, output_dir)
+    if failures:
+        raise DataError(f"{len(failures)} of {len(days)} days were not dumped: {'; '.join(failures)}")
+    if not dumped:
+        raise UserError("nothing was dumped: `mozagg2bq tables` lists what the source has")
+
+
+def _dump(partitions: Sequence[Partition], output_dir: Path) -> tuple[int, list[str]]:
+    """How many were dumped, and a line for each that failed."""
+    dumped, failures = 0, []
+    with TemporaryDirectory(dir=output_dir, prefix=".dump-") as work:
+        for partition, found in Dumper(open_source(), Path(work)).dump(partitions):
+            if isinstance(found, OperatorError):
+                failures.append(f"{partition.ds_nodash}: {found}")
+            elif found is None:
+                click.echo(f"{partition}: the source has no tables of this day", err=True)
+            else:
+                found.archive.directory.rename(output_dir / partition.path)
+                click.echo(f"{output_dir / partition.path}: {len(found.rows)} tables, {found.rows.total:,} rows")
+                dumped += 1
+    return dumped, failures

@@ -1,0 +1,135 @@
+"""The assets: for each aggregate type the external source tables, and the three stages that are made from them."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from datetime import date
+from functools import partial
+from pathlib import Path
+
+from dagster import (
+    AssetCheckEvaluation,
+    AssetExecutionContext,
+    AssetMaterialization,
+    AssetsDefinition,
+    BackfillPolicy,
+    Config,
+    DagsterInstance,
+    Failure,
+    multi_asset,
+)
+from pydantic import Field
+
+from mozagg2bq_assets import settings
+from mozagg2bq_assets.defs.events import failure_events, result_events
+from mozagg2bq_assets.defs.keys import stage_key
+from mozagg2bq_assets.defs.partitions import partition_key
+from mozagg2bq_assets.defs.resources import LakeResource, PostgresResource, SparkResource, WarehouseResource
+from mozagg2bq_assets.defs.specs import check_specs, stage_specs
+from mozagg2bq_assets.errors import OperatorError
+from mozagg2bq_assets.lake.writer import LakeWriter
+from mozagg2bq_assets.model.partitions import Partition, Stage
+from mozagg2bq_assets.model.runs import Run
+from mozagg2bq_assets.model.tables import AggregateType
+from mozagg2bq_assets.parquet.converter import Converter, DuckDBConverter, Engine
+from mozagg2bq_assets.pipeline.ingest import Services, ingest
+from mozagg2bq_assets.scratch import scratch_folder
+
+POOL = "source"
+BACKFILL_ID_TAG = "dagster/backfill"
+PROGRESS_SECONDS = 5.0
+
+
+class StagesConfig(Config):
+    """Run configuration of a type's stages."""
+
+    engine: str | None = Field(default=None, description="duckdb or spark; by default what TRANSFORM_ENGINE says.")
+
+
+def daily_stages(aggregate_type: AggregateType) -> AssetsDefinition:
+    """The three stages of a type: a generator that yields its days one by one, so that each stands for itself."""
+
+    @multi_asset(
+        name=f"{aggregate_type}_stages",
+        specs=stage_specs(aggregate_type),
+        check_specs=check_specs(aggregate_type),
+        can_subset=True,
+        backfill_policy=BackfillPolicy.multi_run(settings.partitions_per_run()),
+        pool=POOL,
+    )
+    def stages(
+        context: AssetExecutionContext,
+        config: StagesConfig,
+        postgres: PostgresResource,
+        lake: LakeResource,
+        bigquery: WarehouseResource,
+        spark: SparkResource,
+    ) -> Iterator[AssetMaterialization | AssetCheckEvaluation]:
+        selected = [stage for stage in Stage if stage_key(aggregate_type, stage) in context.selected_asset_keys]
+        partitions = [Partition(aggregate_type, date.fromisoformat(key)) for key in context.partition_keys]
+        failures: dict[Partition, OperatorError] = {}
+        with scratch_folder() as folder, _one_line_failure(), ExitStack() as stack:
+            writer = LakeWriter(lake.lake(), _run(context), partial(_is_running, context.instance))
+            services = Services(
+                writer,
+                postgres.source() if Stage.RAW_DUMP in selected else None,
+                _converter(config, spark, writer, folder) if Stage.PARQUET in selected else None,
+                stack.enter_context(bigquery.warehouse()) if Stage.BIGQUERY_TABLE in selected else None,
+            )
+            attempt, log = context.op_execution_context.retry_number, _progress_log(context)
+            for result in ingest(partitions, selected, services, folder, attempt, log):
+                if result.error is None:
+                    yield from result_events(result)
+                else:
+                    context.log.error(str(result))
+                    failures[result.partition] = result.error
+                    yield from failure_events(result)
+        if failures:
+            raise _failure(aggregate_type, failures, len(partitions))
+
+    return stages
+
+
+def _converter(config: StagesConfig, spark: SparkResource, writer: LakeWriter, folder: Path) -> Converter:
+    """What the run's configuration asks for. Raises UserError before anything is dumped, which may take hours."""
+    if Engine.parse(config.engine or settings.engine()) is Engine.SPARK:
+        return spark.converter(writer.lake, writer.run.run_id)
+    return DuckDBConverter(folder / Stage.PARQUET)
+
+
+def _failure(aggregate_type: AggregateType, failures: Mapping[Partition, OperatorError], days: int) -> Failure:
+    listed = "; ".join(f"{partition_key(partition)}: {error}" for partition, error in sorted(failures.items()))
+    return Failure(f"{len(failures)} of {days} days of {aggregate_type} failed: {listed}")
+
+
+@contextmanager
+def _one_line_failure() -> Iterator[None]:
+    """What stops all days at once, as a failure of one line."""
+    try:
+        yield
+    except OperatorError as error:
+        raise Failure(str(error)) from None
+
+
+def _run(context: AssetExecutionContext) -> Run:
+    return Run(context.run.run_id, context.run.root_run_id or context.run.run_id, context.run.tags.get(BACKFILL_ID_TAG))
+
+
+def _is_running(instance: DagsterInstance, run_id: str) -> bool:
+    run = instance.get_run_by_id(run_id)
+    return run is not None and not run.is_finished
+
+
+def _progress_log(context: AssetExecutionContext) -> Callable[[str], None]:
+    """pg_dump's messages for the log: the tables it has begun, not more often than every few seconds."""
+    begun, logged = 0, time.monotonic()
+
+    def log(message: str) -> None:
+        nonlocal begun, logged
+        if message.startswith("dumping contents of table"):
+            begun += 1
+            if begun == 1 or time.monotonic() - logged > PROGRESS_SECONDS:
+                context.log.info(f"pg_dump: {message} (number {begun})")
+                logged = time.monotonic()
+
+    return log

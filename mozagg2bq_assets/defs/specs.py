@@ -1,0 +1,98 @@
+"""What Dagster shows of the assets and their checks before anything has run."""
+
+import warnings
+from typing import Any, NamedTuple
+
+from dagster import (
+    AssetCheckSpec,
+    AssetKey,
+    AssetSpec,
+    PreviewWarning,
+    TableColumn,
+    TableColumnConstraints,
+    TableSchema,
+)
+
+from mozagg2bq_assets.defs.keys import ROW_COUNT, source_key, stage_key
+from mozagg2bq_assets.defs.partitions import DAILY
+from mozagg2bq_assets.model.columns import COLUMNS
+from mozagg2bq_assets.model.partitions import Stage
+from mozagg2bq_assets.model.tables import AggregateType
+
+COLUMN_SCHEMA = TableSchema(
+    [
+        TableColumn(
+            column.name,
+            column.bigquery_type,
+            column.description,
+            TableColumnConstraints(nullable=column.mode == "NULLABLE"),
+        )
+        for column in COLUMNS
+    ]
+)
+
+
+class Shown(NamedTuple):
+    """What is shown of a stage."""
+
+    description: str
+    kinds: set[str]
+    metadata: dict[str, Any]
+
+
+SHOWN = {
+    Stage.RAW_DUMP: Shown("pg_dump archive of the day's tables, in the lake", {"s3"}, {}),
+    Stage.PARQUET: Shown(
+        "The day's rows as one Parquet file, in the lake",
+        {"parquet", "duckdb"},
+        {"dagster/column_schema": COLUMN_SCHEMA},
+    ),
+    Stage.BIGQUERY_TABLE: Shown(
+        "The day's partition of the BigQuery table", {"bigquery"}, {"dagster/column_schema": COLUMN_SCHEMA}
+    ),
+}
+
+
+def source_tables(aggregate_type: AggregateType) -> AssetSpec:
+    """The tables in PostgreSQL, which somebody else writes."""
+    return AssetSpec(
+        source_key(aggregate_type),
+        description=f"PostgreSQL tables {aggregate_type}_CHANNEL_VERSION_YYYYMMDD, written by the telemetry aggregator",
+        group_name=aggregate_type.value,
+        kinds={"postgres"},
+    )
+
+
+def stage_specs(aggregate_type: AggregateType) -> list[AssetSpec]:
+    """The stages of a type, each made from the one before it."""
+    keys = [stage_key(aggregate_type, stage) for stage in Stage]
+    upstreams: list[AssetKey] = [source_key(aggregate_type), *keys[:-1]]
+    return [
+        AssetSpec(
+            key,
+            deps=[upstream],
+            description=SHOWN[stage].description,
+            metadata=SHOWN[stage].metadata,
+            group_name=aggregate_type.value,
+            kinds=SHOWN[stage].kinds,
+            skippable=True,
+            partitions_def=DAILY,
+        )
+        for stage, key, upstream in zip(Stage, keys, upstreams, strict=True)
+    ]
+
+
+def check_specs(aggregate_type: AggregateType) -> list[AssetCheckSpec]:
+    """The count of rows, on each stage of a type."""
+    with warnings.catch_warnings():
+        # Partitioned checks are a preview in Dagster 1.13; dagster is pinned to that series.
+        warnings.simplefilter("ignore", PreviewWarning)
+        return [
+            AssetCheckSpec(
+                ROW_COUNT,
+                asset=stage_key(aggregate_type, stage),
+                description="Every row of the stage before is there, counted by table or by channel and version",
+                partitions_def=DAILY,
+            )
+            for stage in Stage
+        ]

@@ -1,0 +1,28 @@
+"""The 13 columns of the Parquet file and of the BigQuery table, written down once.
+
+Every other schema in the project is derived from them.
+"""
+
+from typing import NamedTuple
+
+
+class Column(NamedTuple):
+    """A column of the Parquet file and of the BigQuery table."""
+
+    name: str
+    bigquery_type: str
+    mode: str
+    description: str
+
+
+DIMENSIONS = ("os", "child", "label", "metric", "osVersion", "application", "architecture")
+
+COLUMNS = (
+    Column("ingest_date", "DATE", "REQUIRED", "UTC day the dump was taken"),
+    Column("aggregate_type", "STRING", "NULLABLE", "submission_date or build_id"),
+    Column("ds_nodash", "STRING", "NULLABLE", "date of the aggregate, YYYYMMDD"),
+    Column("channel", "STRING", "NULLABLE", "release channel, from the source table's name"),
+    Column("version", "STRING", "NULLABLE", "Firefox's major version, from the source table's name"),
+    *(Column(name, "STRING", "NULLABLE", f"dimensions->>'{name}' in PostgreSQL") for name in DIMENSIONS),
+    Column("aggregate", "STRING", "NULLABLE", "histogram as a JSON array: the bucket counts, then sum and count"),
+)

@@ -1,0 +1,91 @@
+"""Counts of rows, by source table and by channel and version: two types, so that neither passes for the other."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from mozagg2bq_assets.errors import CountMismatch
+from mozagg2bq_assets.model.tables import SourceTable
+
+EXAMPLE_CHARACTERS = 200
+
+
+class Counts(dict[str, int]):
+    """Rows by name. Not to be changed once it is made."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _: Any, handler: Any) -> Any:
+        """How manifests read it: an object of names and numbers from 0."""
+        # Conversions count too, and know nothing of manifests: pydantic takes longer to import than they may.
+        from pydantic import NonNegativeInt
+        from pydantic_core.core_schema import no_info_after_validator_function
+
+        return no_info_after_validator_function(cls, handler.generate_schema(dict[str, NonNegativeInt]))
+
+    @property
+    def total(self) -> int:
+        """Rows of all names."""
+        return sum(self.values())
+
+
+class ChannelCounts(Counts):
+    """Rows by `channel version`, as Parquet and BigQuery have them."""
+
+
+class TableCounts(Counts):
+    """Rows by source table, as PostgreSQL and its dump have them."""
+
+    def by_channel(self) -> ChannelCounts:
+        """The same rows by `channel version`; build ids with a time share one. Raises ValueError on other names."""
+        by_channel: Counter[str] = Counter()
+        for name, rows in self.items():
+            table = SourceTable.parse(name)
+            if table is None:
+                raise ValueError(f"not an aggregate table: {name}")
+            by_channel[f"{table.channel} {table.version}"] += rows
+        return ChannelCounts(by_channel)
+
+
+SameCounts = TypeVar("SameCounts", TableCounts, ChannelCounts)
+
+
+def check_counts(where: str, expected: SameCounts, found: SameCounts) -> None:
+    """Raise CountMismatch unless both give each name the same rows; a name without rows may be left out."""
+    names = sorted(expected.keys() | found.keys())
+    rows = [(name, expected.get(name, 0), found.get(name, 0)) for name in names]
+    if differing := [row for row in rows if row[1] != row[2]]:
+        raise CountMismatch(where, differing)
+
+
+@dataclass(frozen=True)
+class UnmappedKey:
+    """A key of `dimensions` that has no column: its rows, and one of its values as PostgreSQL prints it, cut."""
+
+    rows: int
+    example: str
+
+
+class UnmappedKeys(dict[str, UnmappedKey]):
+    """The keys of `dimensions` that have no column, by name."""
+
+    def add(self, key: str, example: str, rows: int = 1) -> None:
+        """Count occurrences of a key. The first example stays."""
+        before = self.get(key, UnmappedKey(0, example[:EXAMPLE_CHARACTERS]))
+        self[key] = UnmappedKey(before.rows + rows, before.example)
+
+    def merge(self, other: Mapping[str, UnmappedKey]) -> None:
+        """Count another's occurrences too."""
+        for key, found in other.items():
+            self.add(key, found.example, found.rows)
+
+    def as_dict(self) -> dict[str, dict[str, Any]]:
+        """Rows and an example of each key, in the order of keys."""
+        return {key: vars(found) for key, found in sorted(self.items())}
+
+    def warning(self) -> str | None:
+        """All of them in a line, None where there are none."""
+        if not self:
+            return None
+        keys = (f"{key!r} in {found.rows} rows, e.g. {found.example}" for key, found in sorted(self.items()))
+        return f"keys of dimensions that have no column: {'; '.join(keys)}"

@@ -1,0 +1,155 @@
+"""What every engine follows: dumps in, a Parquet file or an error for each partition out. And the default engine."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol, TypeAlias
+
+from mozagg2bq_assets.errors import Attempt, OperatorError, UserError
+from mozagg2bq_assets.lake.files import StoredFile, describe
+from mozagg2bq_assets.model.counts import ChannelCounts, TableCounts, UnmappedKeys
+from mozagg2bq_assets.model.partitions import Partition
+from mozagg2bq_assets.model.tables import SourceTable
+from mozagg2bq_assets.parquet.writer import PARQUET_FILE, ParquetFile, write_parquet
+from mozagg2bq_assets.postgres.archive import PartitionArchive
+
+
+class Engine(StrEnum):
+    """What turns dumps into Parquet."""
+
+    DUCKDB = "duckdb"
+    SPARK = "spark"
+
+    @classmethod
+    def parse(cls, text: str) -> "Engine":
+        """The engine a user named. Raises UserError."""
+        try:
+            return cls(text)
+        except ValueError:
+            raise UserError(f"transform engine {text!r}: use {' or '.join(cls)} (TRANSFORM_ENGINE)") from None
+
+
+@dataclass(frozen=True)
+class FileReference:
+    """A file and where it is stored: its path, or its key in the lake."""
+
+    location: str
+    file: StoredFile
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A table's data file, with the rows it should have; None where nobody has counted them."""
+
+    source: FileReference
+    table: SourceTable
+    rows: int | None
+    ingest_date: date
+
+
+@dataclass(frozen=True)
+class StoredParquet:
+    """A partition's Parquet file that is in the lake already, as a version that no manifest names yet.
+
+    `seconds` is the time that it took, all machines together.
+    """
+
+    version: str
+    file: StoredFile
+    rows: ChannelCounts
+    unmapped: UnmappedKeys
+    seconds: float
+
+
+Converted: TypeAlias = ParquetFile | StoredParquet
+
+
+class Dump(Protocol):
+    """A partition's dump, wherever it lies. `rows` has what its tables should hold, None where that is not known."""
+
+    @property
+    def partition(self) -> Partition:
+        """Whose rows it holds."""
+
+    @property
+    def ingest_date(self) -> date:
+        """UTC day it was taken."""
+
+    @property
+    def rows(self) -> TableCounts | None:
+        """Rows of each table, where somebody has counted them."""
+
+    def archive(self) -> PartitionArchive:
+        """The dump as a folder of this machine. Raises DataError where it is damaged."""
+
+    def files(self) -> Sequence[SourceFile]:
+        """Its data files, wherever other machines can read them. Raises DataError where it is not complete."""
+
+
+class Converter(Protocol):
+    """An engine."""
+
+    @property
+    def engine(self) -> Engine:
+        """Which it is."""
+
+    def convert(self, dumps: Iterable[Dump]) -> Iterator[tuple[Partition, Attempt[Converted]]]:
+        """Turn each dump into one Parquet file; a dump that cannot be converted costs no other.
+
+        An engine takes dumps as it can work on them: one by one, or all before it begins. Raises OperatorError for what
+        stops the engine itself.
+        """
+
+
+@dataclass(frozen=True)
+class DuckDBConverter:
+    """In this process, one dump after the other, each as it is asked for. Files lie in `directory/TYPE/YYYYMMDD`."""
+
+    directory: Path
+    engine: Engine = Engine.DUCKDB
+
+    def convert(self, dumps: Iterable[Dump]) -> Iterator[tuple[Partition, Attempt[Converted]]]:
+        """As `Converter` says; the files are the caller's to remove."""
+        for dump in dumps:
+            yield dump.partition, self._convert(dump)
+
+    def _convert(self, dump: Dump) -> Attempt[Converted]:
+        output = self.directory / dump.partition.path / PARQUET_FILE
+        output.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            return write_parquet(dump.archive(), dump.ingest_date, output, dump.rows)
+        except OperatorError as error:
+            return error
+
+
+@dataclass(frozen=True)
+class FolderDump:
+    """A dump in a folder that nobody has counted, as `mozagg2bq dump` or pg_dump itself leaves it."""
+
+    folder: PartitionArchive
+    rows: None = None
+
+    @property
+    def partition(self) -> Partition:
+        """Whose rows it holds."""
+        return self.folder.partition
+
+    @property
+    def ingest_date(self) -> date:
+        """The archive's own date."""
+        return self.folder.created
+
+    def archive(self) -> PartitionArchive:
+        """The folder."""
+        return self.folder
+
+    def files(self) -> Sequence[SourceFile]:
+        """Its files where they are, which every machine has to see."""
+        return [
+            SourceFile(
+                FileReference(str(file.path.resolve()), describe(file.path)), file.table, None, self.folder.created
+            )
+            for file in self.folder.data_files
+        ]

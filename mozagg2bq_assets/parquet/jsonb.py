@@ -1,0 +1,93 @@
+"""An exact reader of jsonb text, for the few rows that DuckDB cannot read as PostgreSQL does.
+
+PostgreSQL prints jsonb in one form only, so a value that is not a string needs no interpretation: `->>` gives the very
+characters that stand in the text (`1.10`, `{"a": 1}`), and a parser that understood them could only lose some.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+
+from mozagg2bq_assets.model.columns import DIMENSIONS
+from mozagg2bq_assets.model.counts import UnmappedKeys
+from mozagg2bq_assets.postgres.copytext import END
+
+_STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+_SCALAR = re.compile(r"-?\d++(?:\.\d++)?|true|false|null")
+_TOKEN = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{}]', re.DOTALL)
+
+# bigint[] as text: bounds where they do not start at 1, then nested braces where it has several dimensions.
+ARRAY = r"(?:(?:\[-?\d+:-?\d+\])+=)?\{[-0-9,NUL{}]*\}"
+
+
+def dimension_values(text: str, unmapped: UnmappedKeys) -> list[str | None]:
+    """What `dimensions->>'key'` gives for each of DIMENSIONS; other keys go to `unmapped`.
+
+    `text` is jsonb as PostgreSQL prints it. Raises ValueError where it is not.
+    """
+    if not text.startswith("{"):
+        if _value_end(text, 0) != len(text):
+            raise ValueError("not JSON")
+        return [None] * len(DIMENSIONS)
+    values: dict[str, str | None] = {}
+    for key, value in _members(text):
+        if key in DIMENSIONS:
+            values[key] = _as_text(value)
+        else:
+            unmapped.add(key, value)
+    return [values.get(key) for key in DIMENSIONS]
+
+
+def _as_text(value: str) -> str | None:
+    """`->>`: a string without its quotes and escapes, null as NULL, anything else as it stands."""
+    if value.startswith('"'):
+        string: str = json.loads(value)
+        return string
+    return None if value == "null" else value
+
+
+def _members(text: str) -> Iterator[tuple[str, str]]:
+    """Each key of an object and its value's text."""
+    position = 1
+    while text[position : position + 1] != "}":
+        if position > 1:
+            position = _after(text, position, ", ")
+        key_end = _value_end(text, position)
+        value_start = _after(text, key_end, ": ")
+        value_end = _value_end(text, value_start)
+        yield json.loads(text[position:key_end]), text[value_start:value_end]
+        position = value_end
+    if position + 1 != len(text):
+        raise ValueError(f"JSON ends at character {position + 1}, its text does not")
+
+
+def _after(text: str, position: int, expected: str) -> int:
+    if not text.startswith(expected, position):
+        raise ValueError(f"JSON cut short or damaged at character {position + 1}")
+    return position + len(expected)
+
+
+def _value_end(text: str, start: int) -> int:
+    """Where the value that starts there ends. Nesting is counted, not recursed into, so it may be of any depth."""
+    if match := _STRING.match(text, start) or _SCALAR.match(text, start):
+        return match.end()
+    depth = 0
+    if text[start : start + 1] in ("{", "["):
+        for token in _TOKEN.finditer(text, start):
+            depth += {"{": 1, "[": 1, "}": -1, "]": -1}.get(token[0], 0)
+            if depth == 0:
+                return token.end()
+    raise ValueError(f"JSON cut short or damaged at character {start + 1}")
+
+
+def check_row(line: bytes) -> None:
+    """Check one line of COPY text of an aggregate table. Raises ValueError saying what is wrong with it."""
+    if line == END:
+        raise ValueError("an end marker before the end, so a row does not have two columns")
+    dimensions, tab, histogram = line.decode().partition("\t")
+    if not tab or "\t" in histogram:
+        raise ValueError("a row does not have two columns")
+    if dimensions != "\\N":
+        dimension_values(dimensions.replace("\\\\", "\\"), UnmappedKeys())
+    if histogram != "\\N" and not re.fullmatch(ARRAY, histogram):
+        raise ValueError(f"not an array of bigint: {histogram[:80]!r}")

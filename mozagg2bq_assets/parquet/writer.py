@@ -1,0 +1,141 @@
+"""COPY text to Parquet, in one DuckDB query over all files of a partition.
+
+DuckDB splits, unescapes and parses; what it would read differently from PostgreSQL goes through `jsonb`. The text comes
+through ISA-L, which checks gzip's CRC, as DuckDB does not. Nothing is held but the row groups being written, whatever
+the size of the day.
+"""
+
+import os
+import struct
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import duckdb
+import pyarrow
+
+from mozagg2bq_assets.errors import DataError
+from mozagg2bq_assets.model.counts import ChannelCounts, TableCounts, UnmappedKeys, check_counts
+from mozagg2bq_assets.parquet.jsonb import check_row, dimension_values
+from mozagg2bq_assets.parquet.query import NAMES, create_macros, rows_query
+from mozagg2bq_assets.parquet.reader import count_channels
+from mozagg2bq_assets.postgres.archive import DataFile, PartitionArchive
+from mozagg2bq_assets.postgres.copytext import row_chunks, rows
+
+PARQUET_FILE = "aggregates.parquet"
+
+# So many rows make a row group of 16 MiB and more; rows of a megabyte end a group by its size instead.
+ROW_GROUP_ROWS = 245_760
+ROW_GROUP_BYTES = 128 * 2**20
+# Distinct values of a column in a group, beyond which DuckDB gives up its dictionary. Its own default is a fifth of the
+# rows: for arrays, which hardly repeat, it then builds a dictionary in vain, which takes memory, and so spills to disk.
+DICTIONARY_VALUES = 20_000
+THREAD_MEMORY = 270 * 2**20  # with half of it, groups in the making spill to disk
+
+_CHUNKS = pyarrow.schema([(name, pyarrow.large_string()) for name in (*NAMES, "chunk")])
+
+
+@dataclass(frozen=True)
+class ParquetFile:
+    """A partition's Parquet file on disk: its rows as read back from it, keys that have no column, seconds it took."""
+
+    path: Path
+    rows: ChannelCounts
+    unmapped: UnmappedKeys
+    seconds: float
+
+
+def write_parquet(
+    archive: PartitionArchive,
+    ingest_date: date,
+    output: Path,
+    expected: TableCounts | None = None,
+    threads: int = os.cpu_count() or 1,
+) -> ParquetFile:
+    """Write all rows of an archive into one Parquet file, and read every byte of the archive on the way.
+
+    `ingest_date` is REQUIRED there and the other columns are OPTIONAL. `expected` has the rows of each table where they
+    are known. Raises DataError, naming file and place, for a file that is not whole or a row that is not as PostgreSQL
+    prints one, and where a table or the Parquet file does not have the rows it should have; then there is no file.
+    """
+    started = time.monotonic()
+    unmapped, rows_read = UnmappedKeys(), Counter[str]()
+    try:
+        with duckdb.connect(config=_config(threads, output.parent)) as connection:
+            _define(connection, archive, unmapped)
+            connection.register("chunks", pyarrow.RecordBatchReader.from_batches(_CHUNKS, _chunks(archive, rows_read)))
+            connection.execute(_copy_statement(), {"ingest_date": ingest_date, "output": str(output)})
+            written = count_channels(output, connection)
+        read = TableCounts(rows_read)
+        if expected is not None:
+            check_counts(f"dump {archive.directory.name}", expected, read)
+        check_counts(f"{output.name} of {archive.directory.name}", read.by_channel(), written)
+    except BaseException as error:
+        output.unlink(missing_ok=True)
+        if isinstance(error, duckdb.Error):
+            raise DataError(_locate_fault(archive.data_files) or f"{archive.directory}: {error}") from error
+        raise
+    return ParquetFile(output, written, unmapped, time.monotonic() - started)
+
+
+def _config(threads: int, temp_directory: Path) -> dict[str, str | bool | int | float | list[str]]:
+    return {
+        "threads": threads,
+        "memory_limit": f"{threads * THREAD_MEMORY}B",
+        "temp_directory": str(temp_directory),
+        "preserve_insertion_order": False,
+    }
+
+
+def _define(connection: duckdb.DuckDBPyConnection, archive: PartitionArchive, unmapped: UnmappedKeys) -> None:
+    """What the query uses: the exact reader, the macros, and an enumeration for each of NAMES."""
+    connection.create_function(
+        "exact_dimensions", lambda text: dimension_values(text, unmapped), ["VARCHAR"], "VARCHAR[]"
+    )
+    create_macros(connection)
+    names = [_names(archive, file) for file in archive.data_files]
+    for name, values in zip(NAMES, zip(*names, strict=True), strict=True):
+        connection.execute(f"CREATE TYPE {name} AS ENUM (SELECT DISTINCT unnest($values))", {"values": values})
+
+
+def _copy_statement() -> str:
+    return f"""
+        COPY ({rows_query()}) TO $output (FORMAT parquet, CODEC snappy, ROW_GROUP_SIZE {ROW_GROUP_ROWS},
+            ROW_GROUP_SIZE_BYTES {ROW_GROUP_BYTES}, DICTIONARY_SIZE_LIMIT {DICTIONARY_VALUES})
+    """
+
+
+def _names(archive: PartitionArchive, file: DataFile) -> tuple[str, ...]:
+    partition = archive.partition
+    return (partition.aggregate_type.value, partition.ds_nodash, file.table.channel, file.table.version)
+
+
+def _chunks(archive: PartitionArchive, rows_read: Counter[str]) -> Iterator[pyarrow.RecordBatch]:
+    """The text of all files, a chunk of rows at a time, with what the file's name says. Counts the rows."""
+    for file in archive.data_files:
+        names = [_text(name.encode()) for name in _names(archive, file)]
+        for chunk in row_chunks(file.path):
+            rows_read[file.table.name] += chunk.count(b"\n")
+            yield pyarrow.record_batch([*names, _text(chunk[:-1])], schema=_CHUNKS)
+
+
+def _text(text: bytes) -> pyarrow.LargeStringArray:
+    """An array of one string. Not by `pyarrow.array`, which imports pandas. Raises ArrowInvalid unless it is UTF-8."""
+    offsets = pyarrow.py_buffer(struct.pack("qq", 0, len(text)))
+    array = pyarrow.LargeStringArray.from_buffers(1, offsets, pyarrow.py_buffer(text))
+    array.validate(full=True)
+    return array
+
+
+def _locate_fault(data_files: Iterable[DataFile]) -> str | None:
+    """The first row that is not as PostgreSQL prints one, in words; row by row, since DuckDB's error does not say."""
+    for file in data_files:
+        for number, row in enumerate(rows(file.path), 1):
+            try:
+                check_row(row)
+            except ValueError as error:
+                return f"{file.path.name}, line {number}: {error}"
+    return None

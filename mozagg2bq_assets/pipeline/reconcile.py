@@ -1,0 +1,150 @@
+"""Compare source, lake and BigQuery with each other, day by day, and say what differs."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from mozagg2bq_assets.errors import Attempt, OperatorError
+from mozagg2bq_assets.lake.manifest import DumpManifest, ParquetManifest, StageManifest
+from mozagg2bq_assets.lake.store import MANIFEST, Lake
+from mozagg2bq_assets.model.partitions import DayRange, Stage, ds_nodash
+from mozagg2bq_assets.model.tables import AggregateType, SourceTable
+from mozagg2bq_assets.postgres.tables import count_table, list_names
+
+if TYPE_CHECKING:
+    from mozagg2bq_assets.bigquery.warehouse import Warehouse
+
+
+@dataclass
+class DayReport:
+    """A day: its tables in the source, its rows at every stage (None where a stage has no version), what differs."""
+
+    day: date
+    source_tables: int
+    source_rows: int | None
+    dump_rows: int | None
+    parquet_rows: int | None
+    bigquery_rows: int
+    differences: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Report:
+    """All days of one type; `notes` lists what belongs to no day: tables out of range, other names."""
+
+    aggregate_type: AggregateType
+    days: list[DayReport] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def differences(self) -> list[str]:
+        """Everything that differs, a line each."""
+        return [f"{self.aggregate_type} {ds_nodash(day.day)}: {line}" for day in self.days for line in day.differences]
+
+
+def reconcile(
+    connection: psycopg.Connection,
+    lake: Lake,
+    warehouse: "Warehouse",
+    aggregate_type: AggregateType,
+    wanted: DayRange,
+    count_source: bool = False,
+) -> Report:
+    """Compare every day in range. Raises UserError where one of the three cannot be reached.
+
+    With `count_source` the report lists every day of the range, and the source's rows are counted; without it, days of
+    which something is known, and the source's rows of those alone that have no dump.
+    """
+    report = Report(aggregate_type)
+    tables: dict[date, list[str]] = {}
+    for name in list_names(connection, aggregate_type):
+        table = SourceTable.parse(name)
+        if table is None:
+            report.notes.append(f"{name}: not the name of an aggregate table")
+        elif table.day in wanted:
+            tables.setdefault(table.day, []).append(name)
+        elif not count_source:
+            report.notes.append(f"{name}: outside the partitions, which begin at {wanted.start} and end with yesterday")
+    dumps, parquets = (
+        lake.manifests(DumpManifest, aggregate_type),
+        lake.manifests(ParquetManifest, aggregate_type),
+    )
+    objects = {stage: lake.objects(stage, aggregate_type) for stage in Stage}
+    loaded = warehouse.count_days(aggregate_type)
+    for day in wanted:
+        if count_source or day in tables.keys() | dumps.keys() | parquets.keys() | loaded.keys():
+            dump, parquet = dumps.get(day), parquets.get(day)
+            source = _source_rows(connection, tables.get(day, ()), count_source or dump is None)
+            report.days.append(_compare(day, source, dump, parquet, objects, loaded.get(day, 0)))
+    return report
+
+
+def _source_rows(connection: psycopg.Connection, names: Iterable[str], counted: bool) -> dict[str, int | None]:
+    """Rows of each table; not counted where only the names matter."""
+    return {name: count_table(connection, name) if counted else None for name in names}
+
+
+def _compare(
+    day: date,
+    source: Mapping[str, int | None],
+    dump: Attempt[DumpManifest] | None,
+    parquet: Attempt[ParquetManifest] | None,
+    objects: Mapping[Stage, Mapping[str, int]],
+    bigquery_rows: int,
+) -> DayReport:
+    counts = [rows for rows in source.values() if rows is not None]
+    report = DayReport(
+        day,
+        source_tables=len(source),
+        source_rows=sum(counts) if len(counts) == len(source) else None,
+        dump_rows=dump.rows.total if isinstance(dump, DumpManifest) else None,
+        parquet_rows=parquet.rows.total if isinstance(parquet, ParquetManifest) else None,
+        bigquery_rows=bigquery_rows,
+    )
+    for manifest, stage in ((dump, Stage.RAW_DUMP), (parquet, Stage.PARQUET)):
+        if isinstance(manifest, OperatorError):
+            report.differences.append(str(manifest))
+        elif manifest is not None:
+            report.differences += _missing_objects(manifest, objects[stage])
+    report.differences += _source_to_dump(source, dump)
+    report.differences += _dump_to_parquet(dump, parquet)
+    if bigquery_rows != (report.parquet_rows or 0):
+        report.differences.append(f"{bigquery_rows} rows in BigQuery, {report.parquet_rows or 0} in the Parquet file")
+    return report
+
+
+def _missing_objects(manifest: StageManifest, objects: Mapping[str, int]) -> Iterator[str]:
+    for file in manifest.files:
+        key = f"{manifest.partition.ds_nodash}/{manifest.version}/{file.name}"
+        if key not in objects:
+            yield f"{manifest.of}/{key} is missing from the lake"
+        elif objects[key] != file.size:
+            yield f"{manifest.of}/{key} has {objects[key]} bytes, its {MANIFEST} says {file.size}"
+
+
+def _source_to_dump(source: Mapping[str, int | None], dump: Attempt[DumpManifest] | None) -> Iterator[str]:
+    if isinstance(dump, OperatorError):
+        return
+    dumped = dump.rows if dump else {}
+    for name, rows in source.items():
+        if rows is None and name not in dumped:
+            yield f"table {name} is in the source, not in the dump"
+        elif rows is not None and rows != dumped.get(name, 0):
+            yield f"table {name} has {rows} rows in the source, {dumped.get(name, 0)} in the dump"
+
+
+def _dump_to_parquet(dump: Attempt[DumpManifest] | None, parquet: Attempt[ParquetManifest] | None) -> Iterator[str]:
+    if dump is None and isinstance(parquet, ParquetManifest):
+        yield "the lake has Parquet, and no dump that it was made from"
+    if not isinstance(dump, DumpManifest):
+        return
+    if parquet is None:
+        yield "the dump has not been turned into Parquet"
+    elif isinstance(parquet, ParquetManifest):
+        if parquet.details.raw_dump != dump.version:
+            yield "the Parquet file was made from an earlier dump"
+        if parquet.rows.total != dump.rows.total:
+            yield f"{parquet.rows.total} rows in the Parquet file, {dump.rows.total} in the dump"

@@ -1,0 +1,31 @@
+"""What `mozagg2bq verify` and `make demo` print: every day's counts, and what differs."""
+
+from collections.abc import Iterable, Iterator
+
+from mozagg2bq_assets.model.partitions import DayRange
+from mozagg2bq_assets.model.tables import AggregateType
+from mozagg2bq_assets.pipeline.reconcile import DayReport, Report, reconcile
+from mozagg2bq_assets.pipeline.services import open_lake, open_source, open_warehouse
+
+
+def reports(types: Iterable[AggregateType], wanted: DayRange, count_source: bool) -> Iterator[Report]:
+    """Compare source, lake and BigQuery, type by type."""
+    lake, warehouse = open_lake(), open_warehouse()
+    with open_source().connect() as connection:
+        for aggregate_type in types:
+            yield reconcile(connection, lake, warehouse, aggregate_type, wanted, count_source)
+
+
+def report_lines(report: Report) -> Iterator[str]:
+    """A type's counts day by day, the notes, and what differs."""
+    yield f"\n{report.aggregate_type:<16}{'source':>14}{'dump':>14}{'Parquet':>14}{'BigQuery':>14}"
+    yield from map(_counts_line, report.days)
+    yield from (f"note: {note}" for note in report.notes)
+    yield from (f"DIFFERS: {difference}" for difference in report.differences)
+
+
+def _counts_line(day: DayReport) -> str:
+    source = f"{day.source_tables} tables" if day.source_rows is None else f"{day.source_rows:,}"
+    source = source if day.source_tables else "no tables"
+    counts = [f"{rows:,}" if rows is not None else "-" for rows in (day.dump_rows, day.parquet_rows)]
+    return f"{day.day!s:<16}{source:>14}{counts[0]:>14}{counts[1]:>14}{day.bigquery_rows:>14,}"

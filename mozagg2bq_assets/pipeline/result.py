@@ -1,0 +1,32 @@
+"""What one stage did with one partition."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from mozagg2bq_assets.errors import OperatorError
+from mozagg2bq_assets.model.counts import Counts
+from mozagg2bq_assets.model.partitions import Partition, Stage
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """A stage of a partition: committed, left as it was for want of rows, or failed with `error`.
+
+    `rows` counts by source table (raw_dump) or by `channel version` (the others). `location` is an object's URI or a
+    BigQuery partition; `size` is in bytes. `warning` tells the operator in a line what is unusual.
+    """
+
+    partition: Partition
+    stage: Stage
+    rows: Counts = field(default_factory=Counts)
+    location: str | None = None
+    size: int = 0
+    seconds: float = 0.0
+    details: Mapping[str, Any] = field(default_factory=dict)
+    preview: Sequence[Mapping[str, Any]] = ()
+    warning: str | None = None
+    error: OperatorError | None = None
+
+    def __str__(self) -> str:
+        return f"{self.partition} {self.stage}: {self.error or f'{self.rows.total:,} rows'}"

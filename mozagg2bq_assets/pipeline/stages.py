@@ -1,0 +1,214 @@
+"""What each stage does with one partition: it commits its output, or leaves all as it was.
+
+A stage reads what the stage before it committed to the lake. A copy of that on this machine's disk is used only for the
+version that it is a copy of. Every method raises OperatorError for a partition that fails (CountMismatch where two
+counts differ).
+"""
+
+import re
+import subprocess
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+
+from mozagg2bq_assets.lake.files import StoredFile, describe
+from mozagg2bq_assets.lake.manifest import (
+    AnyManifest,
+    DumpDetails,
+    DumpManifest,
+    LoadDetails,
+    LoadManifest,
+    ParquetDetails,
+    ParquetManifest,
+    StageManifest,
+)
+from mozagg2bq_assets.lake.writer import LakeWriter, new_version
+from mozagg2bq_assets.model.counts import ChannelCounts, UnmappedKeys, check_counts
+from mozagg2bq_assets.model.partitions import Partition, Stage
+from mozagg2bq_assets.parquet.converter import Converted, Engine
+from mozagg2bq_assets.parquet.reader import count_channels, preview
+from mozagg2bq_assets.parquet.writer import ParquetFile
+from mozagg2bq_assets.pipeline.result import StageResult
+from mozagg2bq_assets.postgres.dump import PartitionDump
+
+if TYPE_CHECKING:
+    from mozagg2bq_assets.bigquery.warehouse import Warehouse
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The stages as one run does them. `attempt` counts the run's own repetitions, from 0."""
+
+    writer: LakeWriter
+    attempt: int = 0
+
+    def resumed_dump(self, partition: Partition) -> StageResult | None:
+        """The dump that a run which this one continues has committed, as a result; None where there is none."""
+        manifest = self.writer.resumed(DumpManifest, partition)
+        return None if manifest is None else self._resumed(manifest)
+
+    def resumed_parquet(self, dump: DumpManifest) -> StageResult | None:
+        """The same for the Parquet file of that dump."""
+        manifest = self.writer.resumed(ParquetManifest, dump.partition)
+        if manifest is None or manifest.details.raw_dump != dump.version:
+            return None
+        return self._resumed(manifest)
+
+    def commit_dump(self, dump: PartitionDump) -> tuple[StageResult, DumpManifest]:
+        """Commit a partition's dump, which has been counted against the source."""
+        started = time.monotonic()
+        details = DumpDetails(
+            snapshot=dump.snapshot,
+            taken_at=dump.taken_at,
+            snapshot_held_seconds=round(dump.held_seconds, 3),
+            rows_in_snapshot=dump.source_rows,
+            pg_dump=_version_of("pg_dump"),
+        )
+        manifest = DumpManifest(
+            **self._common(dump.archive.partition, dump.taken_at.date(), map(describe, dump.archive.paths)),
+            rows=dump.rows,
+            details=details,
+        )
+        self.writer.commit(manifest, dump.archive.paths)
+        return self._result(manifest, dump.seconds + time.monotonic() - started), manifest
+
+    def commit_parquet(
+        self, dump: DumpManifest, converted: Converted, engine: Engine
+    ) -> tuple[StageResult, ParquetManifest]:
+        """Commit the Parquet file of a dump, if it has all rows of the dump."""
+        started = time.monotonic()
+        check_counts(f"Parquet of {dump.partition}", dump.rows.by_channel(), converted.rows)
+        details = ParquetDetails(
+            raw_dump=dump.version, engine=engine, duckdb=duckdb.__version__, unmapped_keys=dict(converted.unmapped)
+        )
+        local = [converted.path] if isinstance(converted, ParquetFile) else []
+        stored = map(describe, local) if isinstance(converted, ParquetFile) else [converted.file]
+        version = None if isinstance(converted, ParquetFile) else converted.version
+        manifest = ParquetManifest(
+            **self._common(dump.partition, dump.ingest_date, stored, version), rows=converted.rows, details=details
+        )
+        self.writer.commit(manifest, local)
+        result = self._result(manifest, converted.seconds + time.monotonic() - started)
+        return replace(result, preview=preview(local[0]) if local else ()), manifest
+
+    def load(
+        self, warehouse: "Warehouse", partition: Partition, local: "LocalParquet | None", directory: Path
+    ) -> StageResult:
+        """Load the committed Parquet file into its partition of the table, and count the rows there.
+
+        The file is fetched into `directory`, unless `local` is a copy of it.
+        """
+        started = time.monotonic()
+        source = self.writer.lake.read(ParquetManifest, partition)
+        if source is None:
+            warning = "the lake has no Parquet of this day: nothing is stored or loaded"
+            return StageResult(partition, Stage.BIGQUERY_TABLE, warning=warning)
+        details = LoadDetails(parquet=source.version)
+        result = StageResult(
+            partition,
+            Stage.BIGQUERY_TABLE,
+            source.rows,
+            warehouse.partition_id(partition),
+            source.total_size,
+            details=details.model_dump(),
+        )
+        if (done := self._loaded(source, warehouse)) is not None:
+            self.writer.clean_up(done)
+            return result
+        is_copy = local is not None and local.version == source.version
+        path = local.path if local and is_copy else self.writer.lake.fetch(source, directory)[0]
+        load_partition(warehouse, partition, path, self._job_id(source), source.rows)
+        manifest = LoadManifest(**self._common(partition, source.ingest_date, ()), rows=source.rows, details=details)
+        self.writer.commit(manifest, ())
+        return replace(result, seconds=time.monotonic() - started, preview=preview(path))
+
+    def without_input(self, kind: type[AnyManifest], partition: Partition, reason: str) -> StageResult:
+        """A stage with nothing to work on: what the lake has of that partition stays as it is."""
+        kept = self.writer.lake.read(kind, partition)
+        if kept is None:
+            return StageResult(partition, kind.of, warning=f"{reason}: nothing is stored or loaded")
+        warning = f"{reason}: the version of {kept.committed_at:%Y-%m-%d %H:%M} UTC is kept"
+        return replace(self._result(kept, 0.0), warning=warning)
+
+    def _resumed(self, manifest: DumpManifest | ParquetManifest) -> StageResult:
+        self.writer.clean_up(manifest)
+        return self._result(manifest, 0.0)
+
+    def _loaded(self, source: ParquetManifest, warehouse: "Warehouse") -> LoadManifest | None:
+        """The load of that Parquet file by a run that this one continues, if its rows are still there."""
+        done = self.writer.resumed(LoadManifest, source.partition)
+        if (
+            done is not None
+            and done.details.parquet == source.version
+            and warehouse.has_table(source.aggregate_type)
+            and warehouse.count_partition(source.partition) == source.rows
+        ):
+            return done
+        return None
+
+    def _job_id(self, source: ParquetManifest) -> str:
+        """The load job's, always the same for one attempt, so that a repeated request finds its job."""
+        job_id = f"mozagg2bq-{source.partition}-{source.version}-{self.writer.run.run_id}-{self.attempt}"
+        return re.sub(r"[^\w-]", "-", job_id)
+
+    def _common(
+        self, partition: Partition, ingest_date: date, files: Iterable[StoredFile], version: str | None = None
+    ) -> dict[str, Any]:
+        """What the manifests of all stages say."""
+        run = self.writer.run
+        return {
+            "aggregate_type": partition.aggregate_type,
+            "day": partition.day,
+            "version": version or new_version(run.run_id),
+            "run": run,
+            "committed_at": datetime.now(UTC),
+            "ingest_date": ingest_date,
+            "files": tuple(files),
+        }
+
+    def _result(self, manifest: StageManifest, seconds: float) -> StageResult:
+        return StageResult(
+            manifest.partition,
+            manifest.of,
+            manifest.rows,
+            self.writer.lake.uri(manifest),
+            manifest.total_size,
+            seconds,
+            {"version": manifest.version, **manifest.details.model_dump(mode="json")},
+            warning=_warning(manifest),
+        )
+
+
+@dataclass(frozen=True)
+class LocalParquet:
+    """This machine's copy of one version of a Parquet file."""
+
+    version: str
+    path: Path
+
+
+def _warning(manifest: StageManifest) -> str | None:
+    """What is unusual about a version that was committed, in a line."""
+    if isinstance(manifest, DumpManifest) and manifest.details.rows_in_snapshot is None:
+        return "the server shares no snapshot: its own rows are not counted"
+    if isinstance(manifest, ParquetManifest):
+        return UnmappedKeys(manifest.details.unmapped_keys).warning()
+    return None
+
+
+def load_partition(
+    warehouse: "Warehouse", partition: Partition, parquet: Path, job_id: str, rows: ChannelCounts
+) -> None:
+    """Replace a partition by a Parquet file's rows, if the file has those rows, and count them there."""
+    check_counts(str(parquet), rows, count_channels(parquet))
+    warehouse.load(partition, parquet, job_id)
+    check_counts(f"partition {warehouse.partition_id(partition)}", rows, warehouse.count_partition(partition))
+
+
+def _version_of(tool: str) -> str:
+    return subprocess.run((tool, "--version"), capture_output=True, text=True, check=True).stdout.strip()

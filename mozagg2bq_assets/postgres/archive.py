@@ -1,0 +1,203 @@
+"""Directory archives of pg_dump: what they hold, whether it is whole, and how one is split into partitions.
+
+An archive is listed by `pg_restore --list`, which reads the table of contents of every pg_dump version; `toc.dat`
+itself is never parsed. Where a folder has a `toc.list`, it names the entries that are complete there.
+"""
+
+import os
+import re
+import subprocess
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from mozagg2bq_assets.errors import DataError, UserError
+from mozagg2bq_assets.model.counts import TableCounts
+from mozagg2bq_assets.model.partitions import Partition
+from mozagg2bq_assets.model.tables import SourceTable
+from mozagg2bq_assets.postgres.copytext import count_lines
+
+TOC = "toc.dat"
+LIST = "toc.list"
+
+# `3026; 0 16539 TABLE DATA public build_id_nightly_73_20191201 postgres`; in verbose lists the ids of the entries that
+# it depends on follow. Names of a data entry hold no blank: they are parsed by SourceTable, and refused otherwise.
+_ENTRY = re.compile(r"(\d+); \d+ \d+ (.*)")
+_TABLE_DATA = re.compile(r"TABLE DATA (\S+) (\S+) .*")
+_DEPENDS = re.compile(r";\s+depends on: (.*)")
+# `pg_restore` prints a definition as the server did; schema and constraints depend on its version and the table.
+_DEFINITION = re.compile(
+    r"CREATE TABLE (?:public\.)?(\S+) \(\n    dimensions jsonb\b[^\n]*,\n    histogram bigint\[\][^\n,]*\n\)"
+)
+_CREATED = re.compile(r";\s+Archive created at (\d{4}-\d\d-\d\d)")
+
+
+class Entry(NamedTuple):
+    """One line of an archive's list."""
+
+    dump_id: str
+    line: str
+    depends_on: frozenset[str]
+
+    @property
+    def table(self) -> str | None:
+        """The table whose rows this entry holds, in schema public; None where it holds no rows."""
+        match = _TABLE_DATA.fullmatch(self.line.split(" ", 3)[3])
+        if match is None:
+            return None
+        schema, name = match.groups()
+        return name if schema == "public" else f"{schema}.{name}"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What `pg_restore --list` says of an archive; `created` is in the dumping machine's local time."""
+
+    created: date
+    entries: Sequence[Entry]
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """One source table's rows in an archive."""
+
+    path: Path
+    table: SourceTable
+
+
+@dataclass(frozen=True)
+class PartitionArchive:
+    """One partition's tables: a folder with `toc.dat`, perhaps `toc.list`, and a data file for each table.
+
+    `created` is the day the archive was made, in the dumping machine's local time.
+    """
+
+    directory: Path
+    partition: Partition
+    created: date
+    data_files: Sequence[DataFile]
+
+    @property
+    def paths(self) -> list[Path]:
+        """Every file of it."""
+        return [self.directory / TOC, self.directory / LIST, *(file.path for file in self.data_files)]
+
+    def count_tables(self) -> TableCounts:
+        """Rows of each table, from reading every file to its end. Raises DataError for a file that is not whole."""
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            counts = pool.map(count_lines, (file.path for file in self.data_files))
+            return TableCounts(zip((file.table.name for file in self.data_files), counts, strict=True))
+
+
+def list_archive(directory: Path) -> Listing:
+    """List an archive. Raises DataError where pg_restore cannot read it, UserError where there is no pg_restore."""
+    text = _pg_restore(directory, "--list", "--verbose")
+    created = _CREATED.search(text)
+    if created is None:
+        raise DataError(f"{directory / TOC}: unreadable archive: no list")
+    return Listing(datetime.strptime(created[1], "%Y-%m-%d").date(), _entries(text))
+
+
+def _pg_restore(directory: Path, *options: str) -> str:
+    if not (directory / TOC).is_file():
+        raise DataError(f"{directory}: no archive in directory format here, {TOC} is missing")
+    try:
+        result = subprocess.run(("pg_restore", *options, str(directory)), capture_output=True, check=False, timeout=600)
+    except FileNotFoundError:
+        raise UserError("pg_restore is not on PATH: install PostgreSQL's client tools") from None
+    if result.returncode:
+        reason = result.stderr.decode("utf-8", "replace").strip().splitlines() or ["no reason given"]
+        raise DataError(f"{directory / TOC}: unreadable archive: {reason[-1]}")
+    return result.stdout.decode("utf-8", "replace")
+
+
+def _entries(text: str) -> list[Entry]:
+    entries: list[Entry] = []
+    for line in text.splitlines():
+        if match := _ENTRY.fullmatch(line):
+            entries.append(Entry(match[1], line, frozenset()))
+        elif (match := _DEPENDS.fullmatch(line)) and entries:
+            entries[-1] = entries[-1]._replace(depends_on=frozenset(match[1].split()))
+    return entries
+
+
+def open_archive(directory: Path, partition: Partition) -> PartitionArchive:
+    """Check the table of contents of a folder that claims to hold that partition's tables.
+
+    Raises DataError for an unreadable archive, one without a table, a file that is missing or too many, a table of
+    another partition, and one with other columns. The data files themselves are not read.
+    """
+    listing = list_archive(directory)
+    files = data_file_names(directory, complete_entries(directory, listing), partition)
+    found = {path.name for path in directory.iterdir()} - {TOC, LIST}
+    if missing := sorted(files.keys() - found):
+        raise DataError(f"{directory / missing[0]}: data file of {files[missing[0]].name} is missing")
+    if extra := sorted(found - files.keys()):
+        raise DataError(f"{directory / extra[0]}: not a file of this archive, its list does not name it")
+    if not files:
+        raise DataError(f"{directory}: no table in it")
+    check_definitions(directory, files.values())
+    data_files = [DataFile(directory / name, table) for name, table in files.items()]
+    return PartitionArchive(directory, partition, listing.created, data_files)
+
+
+def complete_entries(directory: Path, listing: Listing) -> Sequence[Entry]:
+    """The entries that are complete in this folder: those of `toc.list`, which must all be in `toc.dat` too."""
+    if not (directory / LIST).exists():
+        return listing.entries
+    by_line = {entry.line: entry for entry in listing.entries}
+    lines = [
+        line for line in (directory / LIST).read_text("utf-8", "replace").splitlines() if line[:1] not in ("", ";")
+    ]
+    if unknown := [line for line in lines if line not in by_line]:
+        raise DataError(f"{directory / LIST}: {TOC} has no entry {unknown[0]!r}")
+    return [by_line[line] for line in lines]
+
+
+def data_file_names(directory: Path, entries: Iterable[Entry], partition: Partition) -> dict[str, SourceTable]:
+    """File name of each table's rows. pg_dump names them after the entry: `3026.dat.gz`, uncompressed `3026.dat`."""
+    files: dict[str, SourceTable] = {}
+    for entry in entries:
+        if entry.table is not None:
+            table = SourceTable.parse(entry.table)
+            if table is None or Partition.of(table) != partition:
+                raise DataError(f"{directory / TOC}: {entry.table} is no table of {partition}")
+            plain = directory / f"{entry.dump_id}.dat"
+            files[plain.name if plain.exists() else f"{plain.name}.gz"] = table
+    return files
+
+
+def check_definitions(directory: Path, tables: Iterable[SourceTable]) -> None:
+    """Raise DataError unless each of those tables has the columns `dimensions jsonb, histogram bigint[]`.
+
+    What the text of a column can hold follows from its type, so that need not be asked of every row.
+    """
+    only = (f"--use-list={directory / LIST}",) if (directory / LIST).exists() else ()
+    defined = set(_DEFINITION.findall(_pg_restore(directory, "--section=pre-data", "--file=-", *only)))
+    for table in tables:
+        if table.name not in defined:
+            raise DataError(
+                f"{directory / TOC}: the columns of {table.name} are not dimensions jsonb, histogram bigint[]"
+            )
+
+
+def split_off(directory: Path, target: Path, tables: Iterable[SourceTable]) -> None:
+    """Move the data files of some of an archive's tables into a folder of their own, which is an archive by itself.
+
+    The folder gets a copy of `toc.dat`, and a `toc.list` that `pg_restore --use-list` takes: the tables, their rows and
+    whatever depends on them, in the archive's order.
+    """
+    entries = list_archive(directory).entries
+    names = {table.name for table in tables}
+    data = [entry for entry in entries if entry.table in names]
+    kept = frozenset().union(*(entry.depends_on for entry in data))
+    chosen = [entry for entry in entries if entry in data or entry.dump_id in kept or entry.depends_on & kept]
+    target.mkdir(parents=True)
+    (target / TOC).write_bytes((directory / TOC).read_bytes())
+    (target / LIST).write_text("".join(f"{entry.line}\n" for entry in chosen))
+    for entry in data:
+        for path in directory.glob(f"{entry.dump_id}.dat*"):
+            path.rename(target / path.name)

@@ -1,0 +1,61 @@
+"""Data files of a directory archive: COPY text, plain or as gzip, closed by an end marker line `\\.`."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from isal import igzip, isal_zlib
+
+from mozagg2bq_assets.errors import DataError
+
+# Small enough for a processor's cache, large enough that what is done once for each chunk does not count.
+CHUNK = 2**18
+
+END = b"\\."
+# What pg_dump ends a data file with: the marker, and up to two empty lines.
+_END = re.compile(rb"(?:^|(?<=\n))\\\.\n{1,3}$")
+_LONGEST_END = 5
+
+
+def row_chunks(path: Path) -> Iterator[bytes]:
+    """A data file's rows as text, in chunks of whole rows; one row makes a chunk however long it is.
+
+    Raises DataError for damaged gzip data, and where there is no end marker at the end: not before the last chunk.
+    """
+    parts: list[bytes] = []
+    with _opened(path) as text:
+        while chunk := text.read(CHUNK):
+            # Keep the last bytes back: they may be the beginning of the end marker.
+            if end := chunk.rfind(b"\n", 0, -_LONGEST_END) + 1:
+                yield b"".join((*parts, chunk[:end]))
+                parts.clear()
+            parts.append(chunk[end:])
+    last = b"".join(parts)
+    marker = _END.search(last)
+    if marker is None:
+        raise DataError(f"{path.name}: the end marker is missing; the file is cut short")
+    if marker.start():
+        yield last[: marker.start()]
+
+
+def count_lines(path: Path) -> int:
+    """Rows of a data file, which is read to its end. Raises DataError as `row_chunks` does."""
+    return sum(chunk.count(b"\n") for chunk in row_chunks(path))
+
+
+def rows(path: Path) -> Iterator[bytes]:
+    """The rows of a data file one by one, without their newline. Raises DataError as `row_chunks` does."""
+    for chunk in row_chunks(path):
+        yield from chunk[:-1].split(b"\n")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """The file's text. ISA-L checks gzip's CRC, so damage shows as DataError, at the latest at the end of the file."""
+    with path.open("rb") as raw:
+        try:
+            yield igzip.open(raw, "rb") if path.suffix == ".gz" else raw  # type: ignore[no-untyped-call]
+        except (EOFError, OSError, isal_zlib.error) as error:  # type: ignore[misc]
+            raise DataError(f"{path.name}, near byte {raw.tell()}: damaged gzip data: {error}") from error

@@ -1,0 +1,189 @@
+"""Dump the source tables of some partitions, and count them in the very snapshot that is dumped."""
+
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Event
+
+import psycopg
+from psycopg import sql
+
+from mozagg2bq_assets.errors import Attempt, DataError, OperatorError, UserError
+from mozagg2bq_assets.model.counts import TableCounts, check_counts
+from mozagg2bq_assets.model.partitions import Partition
+from mozagg2bq_assets.model.tables import SourceTable
+from mozagg2bq_assets.postgres.archive import PartitionArchive, open_archive, split_off
+from mozagg2bq_assets.postgres.connection import Postgres
+from mozagg2bq_assets.postgres.pg_dump import run_pg_dump
+from mozagg2bq_assets.postgres.tables import count_table, group_by_partition, list_tables
+
+
+@dataclass(frozen=True)
+class PartitionDump:
+    """A partition's archive, which has the rows that the source said it had.
+
+    `rows` counts each table in the archive, `source_rows` in the dumped snapshot (None where the server does not share
+    any). The snapshot was taken at `taken_at` (UTC) and held for `held_seconds`; `seconds` is the partition's share of
+    the dump.
+    """
+
+    archive: PartitionArchive
+    rows: TableCounts
+    source_rows: TableCounts | None
+    snapshot: str | None
+    taken_at: datetime
+    held_seconds: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Dumper:
+    """Where to dump from and to, who hears pg_dump's messages, and what ends it early."""
+
+    source: Postgres
+    directory: Path
+    progress: Callable[[str], None] = lambda _: None
+    cancelled: Event = field(default_factory=Event)
+
+    def dump(self, partitions: Sequence[Partition]) -> Iterator[tuple[Partition, Attempt[PartitionDump | None]]]:
+        """Dump each partition into `directory/TYPE/YYYYMMDD`; None where the source has no tables of it.
+
+        Takes as many partitions into one pg_dump as the server's lock table bears, and yields them, in their order,
+        before it begins the next. If a pg_dump fails, its partitions are dumped one by one, so that one that cannot be
+        dumped costs no other: it has its error in the place of its dump. Raises UserError where the source cannot be
+        reached.
+        """
+        with self.source.connect() as connection:
+            tables = group_by_partition(list_tables(connection, partitions))
+            limit = _table_limit(connection)
+        for part in _parts(partitions, tables, limit):
+            yield from self._dump_part(part)
+
+    def _dump_part(self, part: Sequence[Partition]) -> Iterator[tuple[Partition, Attempt[PartitionDump | None]]]:
+        try:
+            dumps = self._dump_together(part)
+        except OperatorError as error:
+            if len(part) == 1:
+                yield part[0], error
+                return
+            self.progress(f"the dump of {len(part)} days failed, so they are dumped one by one: {error}")
+            for partition in part:
+                yield from self._dump_part([partition])
+        else:
+            yield from ((partition, dumps.get(partition)) for partition in part)
+
+    def _dump_together(self, part: Sequence[Partition]) -> dict[Partition, Attempt[PartitionDump]]:
+        """One pg_dump for all of them. Raises UserError or DataError, and then leaves nothing behind."""
+        started, together = time.monotonic(), self.directory / "together"
+        self.directory.mkdir(parents=True, exist_ok=True)
+        try:
+            with self.source.connect() as connection:
+                connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+                snapshot = _export_snapshot(connection)
+                taken_at = datetime.now(UTC)
+                tables = list_tables(connection, part)
+                if not tables:
+                    return {}
+                with ThreadPoolExecutor(1) as pool:
+                    counts = pool.submit(_count_tables, self.source, snapshot, tables) if snapshot else None
+                    run_pg_dump(self.source, snapshot, part, together, self.progress, self.cancelled)
+                    source_rows = counts.result() if counts else None
+            held = time.monotonic() - started
+            archives = _split(together, self.directory, tables)
+            counted = [(archive, archive.count_tables()) for archive in archives]
+            per_table = (time.monotonic() - started) / len(tables)
+            return {
+                archive.partition: _checked_dump(
+                    PartitionDump(
+                        archive, rows, _of(rows, source_rows), snapshot, taken_at, held, per_table * len(rows)
+                    )
+                )
+                for archive, rows in counted
+            }
+        except BaseException as error:
+            for partition in part:
+                shutil.rmtree(self.directory / partition.path, ignore_errors=True)
+            if isinstance(error, psycopg.Error):
+                raise UserError(f"PostgreSQL: {str(error).strip().splitlines()[0]}") from error
+            raise
+        finally:
+            shutil.rmtree(together, ignore_errors=True)
+
+
+def _table_limit(connection: psycopg.Connection) -> int:
+    """Tables that one pg_dump may take. It locks each twice (leader and worker); half of the lock table is others'."""
+    row = connection.execute(
+        "SELECT current_setting('max_locks_per_transaction')::int"
+        " * (current_setting('max_connections')::int + current_setting('max_prepared_transactions')::int)"
+    ).fetchone()
+    return int(row[0]) // 4 if row else 1
+
+
+def _parts(
+    partitions: Iterable[Partition], tables: Mapping[Partition, Sequence[SourceTable]], limit: int
+) -> Iterator[list[Partition]]:
+    """Partitions in their order, with no more tables than that together; one with more goes alone."""
+    part: list[Partition] = []
+    size = 0
+    for partition in partitions:
+        count = len(tables.get(partition, ()))
+        if part and size + count > limit:
+            yield part
+            part, size = [], 0
+        part.append(partition)
+        size += count
+    if part:
+        yield part
+
+
+def _split(together: Path, directory: Path, tables: Iterable[SourceTable]) -> list[PartitionArchive]:
+    """The common archive as one for each partition. Raises DataError where pg_dump left a table out."""
+    archives = []
+    for partition, its_tables in group_by_partition(tables).items():
+        target = directory / partition.path
+        split_off(together, target, its_tables)
+        archive = open_archive(target, partition)
+        if missing := {table.name for table in its_tables} - {file.table.name for file in archive.data_files}:
+            raise DataError(f"pg_dump left out {min(missing)}")
+        archives.append(archive)
+    return archives
+
+
+def _of(rows: TableCounts, source_rows: TableCounts | None) -> TableCounts | None:
+    return None if source_rows is None else TableCounts({name: source_rows[name] for name in rows})
+
+
+def _checked_dump(dump: PartitionDump) -> Attempt[PartitionDump]:
+    """The dump if it has each table's rows of the snapshot, else CountMismatch."""
+    if dump.source_rows is not None:
+        try:
+            check_counts(f"dump of {dump.archive.partition.ds_nodash}", dump.source_rows, dump.rows)
+        except OperatorError as error:
+            return error
+    return dump
+
+
+def _export_snapshot(connection: psycopg.Connection) -> str | None:
+    """The id under which other sessions can see what this transaction sees; standbys older than 10 have none."""
+    if connection.info.server_version < 100000:
+        (standby,) = connection.execute("SELECT pg_is_in_recovery()").fetchone() or (True,)
+        if standby:
+            return None
+    (snapshot,) = connection.execute("SELECT pg_export_snapshot()").fetchone() or (None,)
+    return None if snapshot is None else str(snapshot)
+
+
+def _count_tables(source: Postgres, snapshot: str, tables: Iterable[SourceTable]) -> TableCounts:
+    """Rows per table in that snapshot; a transaction each, so that locks do not pile up on the server."""
+    counts = TableCounts()
+    with source.connect() as connection:
+        for table in tables:
+            with connection.transaction():
+                connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+                connection.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(snapshot)))
+                counts[table.name] = count_table(connection, table.name)
+    return counts

@@ -1,0 +1,238 @@
+"""Backfills on a real `dagster dev`, launched by the command."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import requests
+
+from mozagg2bq_assets.bigquery.warehouse import Warehouse
+from mozagg2bq_assets.cli.dagster_client import DagsterClient
+from mozagg2bq_assets.lake.manifest import MANIFESTS
+from mozagg2bq_assets.lake.store import Lake
+from mozagg2bq_assets.local import sample
+from mozagg2bq_assets.local.services import free_port
+from mozagg2bq_assets.local.stack import ROOT
+from mozagg2bq_assets.model.partitions import DayRange, Partition, Stage
+from mozagg2bq_assets.model.tables import AggregateType
+from mozagg2bq_assets.pipeline.reconcile import reconcile
+
+START, END = date(2019, 12, 1), date(2019, 12, 11)
+MISSING, DAMAGED = date(2019, 12, 4), date(2019, 12, 7)
+DAYS = DayRange(START, END)
+START_SECONDS = 120
+END_SECONDS = 180
+
+
+@pytest.fixture
+def dagster_url(administrator: psycopg.Connection, lake: Lake, warehouse: Warehouse, tmp_path: Path) -> Iterator[str]:
+    """`dagster dev` with a home of its own, over a source, a lake and a dataset of the test's own."""
+    port = free_port()
+    (tmp_path / "dagster.yaml").write_text((ROOT / "dagster.yaml").read_text())
+    dev = (sys.executable, "-m", "dagster", "dev", "--port", str(port), "--workspace", str(ROOT / "workspace.yaml"))
+    log = (tmp_path / "dev.log").open("wb")
+    process = subprocess.Popen(
+        dev, cwd=tmp_path, env={**os.environ, "DAGSTER_HOME": str(tmp_path)}, stdout=log, stderr=log
+    )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                requests.get(f"{url}/server_info", timeout=5)
+                break
+            except requests.ConnectionError:
+                time.sleep(0.2)
+        yield url
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+        log.close()
+
+
+def command(url: str, *arguments: str) -> tuple[str, ...]:
+    """The command line of a backfill."""
+    return (str(Path(sys.executable).with_name("mozagg2bq")), "backfill", "--url", url, *arguments)
+
+
+def backfill(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end."""
+    return subprocess.run(command(url, *arguments), capture_output=True, text=True, check=False, timeout=400)
+
+
+def ask(url: str, query: str, **variables: Any) -> Any:
+    """What the webserver answers to a query of one field."""
+    answer = requests.post(f"{url}/graphql", json={"query": query, "variables": variables}, timeout=60).json()
+    assert "errors" not in answer, answer["errors"]
+    (field,) = answer["data"].values()
+    return field
+
+
+def wait_for(status: Callable[[], str], wanted: str) -> None:
+    """Until a status is the wanted one."""
+    deadline = time.monotonic() + END_SECONDS
+    while (found := status()) != wanted:
+        assert time.monotonic() < deadline, f"{found}, not {wanted}"
+        time.sleep(0.5)
+
+
+def states(url: str, aggregate_type: AggregateType, stage: Stage) -> dict[date, str]:
+    """The state of each of a stage's days, as the partition view shows it."""
+    answer = ask(
+        url,
+        """query States($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode {
+            assetPartitionStatuses { ... on TimePartitionStatuses { ranges { startKey endKey status } } } } } }""",
+        key={"path": [aggregate_type, stage]},
+    )
+    return {
+        day: found["status"]
+        for found in answer["assetPartitionStatuses"]["ranges"]
+        for day in DayRange(
+            date.fromisoformat(found["startKey"]), date.fromisoformat(found["endKey"]) + timedelta(days=1)
+        )
+    }
+
+
+def check(url: str, aggregate_type: AggregateType, stage: Stage, day: date) -> tuple[bool, str]:
+    """The last result of a day's check of rows: whether it passed, and its severity."""
+    (execution,) = ask(
+        url,
+        """query Check($key: AssetKeyInput!, $day: String) { assetCheckExecutions(
+            assetKey: $key, checkName: "row_count", partition: $day, limit: 1
+        ) { evaluation { success severity } } }""",
+        key={"path": [aggregate_type, stage]},
+        day=day.isoformat(),
+    )
+    return execution["evaluation"]["success"], execution["evaluation"]["severity"]
+
+
+def reexecute(url: str) -> None:
+    """Re-execute the one run that failed, to its end, as the page of the run does."""
+    (failed,) = ask(
+        url,
+        """query Failed { runsOrError(filter: {statuses: [FAILURE]}) { ... on Runs { results { runId } } } }""",
+    )["results"]
+    launched = ask(
+        url,
+        """mutation Again($parent: String!) { launchRunReexecution(
+            reexecutionParams: {parentRunId: $parent, strategy: FROM_FAILURE}
+        ) { ... on LaunchRunSuccess { run { runId } } ... on Error { message } } }""",
+        parent=failed["runId"],
+    )
+    query = "query Run($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
+    wait_for(lambda: ask(url, query, id=launched["run"]["runId"])["status"], "SUCCESS")
+
+
+def versions(lake: Lake, aggregate_type: AggregateType) -> dict[tuple[Stage, date], str]:
+    """The versions that the lake has of each day in each stage."""
+    manifests = [(kind.of, day, lake.read(kind, Partition(aggregate_type, day))) for kind in MANIFESTS for day in DAYS]
+    return {(stage, day): manifest.version for stage, day, manifest in manifests if manifest}
+
+
+def seed(administrator: psycopg.Connection, scale: float) -> None:
+    """Both types' days, but for the missing one."""
+    sample.create_update_dates(administrator)
+    for aggregate_type in AggregateType:
+        for day in DAYS:
+            if day != MISSING:
+                for _ in sample.seed_partition(administrator, Partition(aggregate_type, day), scale):
+                    pass
+
+
+def test_twenty_partitions(
+    dagster_url: str, administrator: psycopg.Connection, lake: Lake, warehouse: Warehouse
+) -> None:
+    """Both types, one day missing and one damaged: all others are in BigQuery; once mended, that one too."""
+    seed(administrator, 0.0001)
+    table = f"build_id_nightly_73_{DAMAGED:%Y%m%d}"
+    administrator.execute(f"ALTER TABLE {table} ADD more int")
+    submission, build = AggregateType
+
+    result = backfill(dagster_url, "--start", str(START), "--end", str(END))
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert "COMPLETED_FAILED: 19 of 20 partitions done, 1 failed" in result.stderr
+    assert warehouse.count_days(submission).keys() == set(DAYS) - {MISSING}
+    assert warehouse.count_days(build).keys() == set(DAYS) - {MISSING, DAMAGED}
+    done = dict.fromkeys(DAYS, "MATERIALIZED")
+    for stage in Stage:
+        assert states(dagster_url, submission, stage) == done
+        assert states(dagster_url, build, stage) == done | {DAMAGED: "FAILED"}
+        assert check(dagster_url, build, stage, MISSING) == (False, "WARN")
+        assert check(dagster_url, build, stage, START)[0]
+        assert check(dagster_url, submission, stage, DAMAGED)[0]
+    assert check(dagster_url, build, Stage.RAW_DUMP, DAMAGED) == (False, "ERROR")
+
+    administrator.execute(f"ALTER TABLE {table} DROP more")
+    before = versions(lake, build)
+    reexecute(dagster_url)
+    after = versions(lake, build)
+    assert after.keys() - before.keys() == {(stage, DAMAGED) for stage in Stage}
+    assert before.items() <= after.items()
+    assert states(dagster_url, build, Stage.BIGQUERY_TABLE) == done
+    assert check(dagster_url, build, Stage.RAW_DUMP, DAMAGED)[0]
+
+    anew = ("--start", str(DAMAGED), "--end", str(DAMAGED + timedelta(days=1)), "--aggregate-type", "build_id")
+    result = backfill(dagster_url, *anew)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "1 of 1 partitions done, 0 failed" in result.stdout
+    relaunched = versions(lake, build).items() ^ after.items()
+    assert {key for key, _ in relaunched} == {(stage, DAMAGED) for stage in Stage}
+    for aggregate_type in AggregateType:
+        report = reconcile(administrator, lake, warehouse, aggregate_type, DAYS, count_source=True)
+        assert report.differences == []
+
+
+def test_interrupted_and_canceled(
+    dagster_url: str, administrator: psycopg.Connection, lake: Lake, warehouse: Warehouse
+) -> None:
+    """Ctrl-C leaves a backfill running and says how to look at it; `--cancel` ends it, also a run under way."""
+    seed(administrator, 0.02)
+    arguments = command(dagster_url, "--start", str(START), "--end", str(END))
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        backfill_id = process.stdout.readline().removeprefix("backfill ").partition(":")[0]
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert f"it goes on: look at {dagster_url}/runs/b/{backfill_id}" in errors
+    assert f"--cancel {backfill_id}" in errors
+
+    runs = "query Runs { runsOrError(filter: {statuses: [STARTED]}) { ... on Runs { results { runId } } } }"
+    wait_for(lambda: str(bool(ask(dagster_url, runs)["results"])), "True")
+    canceled = backfill(dagster_url, "--cancel", backfill_id)
+    assert (canceled.returncode, canceled.stdout) == (0, f"backfill {backfill_id} is being canceled\n")
+    wait_for(lambda: DagsterClient(dagster_url).progress(backfill_id).status, "CANCELED")
+    # What was committed before is whole, and nothing else is left.
+    for aggregate_type in AggregateType:
+        for day in warehouse.count_days(aggregate_type):
+            one_day = DayRange(day, day + timedelta(days=1))
+            report = reconcile(administrator, lake, warehouse, aggregate_type, one_day, count_source=True)
+            assert report.differences == []
+    unknown = backfill(dagster_url, "--cancel", "nonesuch")
+    assert (unknown.returncode, unknown.stderr.count("\n")) == (1, 1), unknown.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--start", "2019-12-01"), "--start and --end are needed"),
+        (("--start", "2019-12-02", "--end", "2019-12-02"), "is not after --start"),
+        (("--start", "1999-12-01", "--end", "1999-12-02"), "is outside the partitions"),
+        (("--start", "2019-12-01", "--end", "2019-12-02"), "no Dagster answers at http://127.0.0.1:1"),
+        (("--cancel", "nonesuch"), "no Dagster answers at http://127.0.0.1:1"),
+    ],
+)
+def test_bad_arguments(arguments: tuple[str, ...], message: str) -> None:
+    """One line that says what is wrong."""
+    result = backfill("http://127.0.0.1:1", *arguments)
+    assert result.returncode == 1
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1

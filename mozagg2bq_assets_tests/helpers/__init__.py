@@ -1,0 +1,1 @@
+"""What several tests use: rows as PostgreSQL and Parquet have them, engines, runs of Dagster, generated days."""

@@ -1,0 +1,140 @@
+"""Runs of Dagster: in this process, in one of their own, and what such a run leaves."""
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from typing import NamedTuple
+
+import psycopg
+from dagster import AssetCheckEvaluation, DagsterInstance, ExecuteInProcessResult
+
+from mozagg2bq_assets.bigquery.warehouse import Warehouse
+from mozagg2bq_assets.defs.keys import job_name, stage_key
+from mozagg2bq_assets.lake.manifest import AnyManifest, ParquetManifest
+from mozagg2bq_assets.lake.store import MANIFEST, Lake
+from mozagg2bq_assets.local import sample
+from mozagg2bq_assets.model.partitions import DayRange, Partition, Stage
+from mozagg2bq_assets.model.tables import AggregateType
+from mozagg2bq_assets.pipeline.reconcile import Report, reconcile
+from mozagg2bq_assets_tests.helpers.rows import Rows, parquet_rows
+
+TYPE = AggregateType.BUILD_ID
+DAYS = DayRange(date(2019, 12, 1), date(2019, 12, 4))
+
+
+class Pipeline(NamedTuple):
+    """A seeded source, and a lake and a dataset of the test's own."""
+
+    source: psycopg.Connection
+    lake: Lake
+    warehouse: Warehouse
+
+    def seed(self, days: DayRange = DAYS, scale: float = 0.001) -> None:
+        """Fill the source."""
+        sample.create_update_dates(self.source)
+        for day in days:
+            for _ in sample.seed_partition(self.source, Partition(TYPE, day), scale):
+                pass
+
+    def run(
+        self,
+        days: DayRange = DAYS,
+        stages: Sequence[Stage] = tuple(Stage),
+        backfill: str | None = None,
+        engine: str | None = None,
+    ) -> ExecuteInProcessResult:
+        """Materialize stages of consecutive days in one run."""
+        from mozagg2bq_assets.definitions import defs
+
+        with DagsterInstance.ephemeral() as instance:
+            return defs.resolve_job_def(job_name(TYPE)).execute_in_process(
+                instance=instance,
+                run_config={"ops": {f"{TYPE}_stages": {"config": {"engine": engine}}}} if engine else None,
+                asset_selection=[stage_key(TYPE, stage) for stage in stages],
+                tags=range_tags(days) | ({"dagster/backfill": backfill} if backfill else {}),
+                raise_on_error=False,
+            )
+
+    def reconcile(self, days: DayRange = DAYS) -> Report:
+        """Everything against everything, with the source's rows counted."""
+        return reconcile(self.source, self.lake, self.warehouse, TYPE, days, count_source=True)
+
+    def manifest(self, kind: type[AnyManifest], day: date = DAYS.start) -> AnyManifest:
+        """The manifest of a day that has one."""
+        manifest = self.lake.read(kind, Partition(TYPE, day))
+        assert manifest is not None
+        return manifest
+
+    def object_keys(self, stage: Stage, suffix: str, day: date = DAYS.start) -> list[str]:
+        """Full keys of a day's objects with that ending."""
+        folder = self.lake.key(stage, Partition(TYPE, day).path)
+        return [key for key, _ in self.lake.list(f"{folder}/") if key.endswith(suffix)]
+
+    def flip_bit(self, stage: Stage, suffix: str, day: date) -> str:
+        """Change the middle of one of a day's objects; returns its key."""
+        key = self.object_keys(stage, suffix, day)[0]
+        body = bytearray(self.lake.client.get_object(Bucket=self.lake.bucket, Key=key)["Body"].read())
+        body[len(body) // 2] ^= 1
+        self.lake.client.put_object(Bucket=self.lake.bucket, Key=key, Body=bytes(body))
+        return key
+
+    def drop_day(self, day: date) -> None:
+        """Drop the source's tables of a day."""
+        sample.drop_partition(self.source, Partition(TYPE, day))
+
+    def stored_rows(self, folder: Path, days: DayRange = DAYS) -> Rows:
+        """All rows of the Parquet files in the lake; and nothing else is there."""
+        rows: Rows = Counter()
+        keys = set()
+        for day in days:
+            manifest = self.manifest(ParquetManifest, day)
+            (path,) = self.lake.fetch(manifest, folder)
+            rows += parquet_rows(path)
+            day_folder = manifest.partition.ds_nodash
+            keys |= {f"{day_folder}/{MANIFEST}", f"{day_folder}/{manifest.version}/{path.name}"}
+        assert self.lake.objects(Stage.PARQUET, TYPE).keys() == keys
+        return rows
+
+
+def materialized(result: ExecuteInProcessResult) -> dict[str, list[str]]:
+    """Days that were materialized, by stage."""
+    days: dict[str, list[str]] = {stage: [] for stage in Stage}
+    for event in result.get_asset_materialization_events():
+        assert event.asset_key is not None
+        days[event.asset_key.path[1]].append(str(event.partition))
+    return days
+
+
+def checks(result: ExecuteInProcessResult) -> list[AssetCheckEvaluation]:
+    """Verdicts of the checks."""
+    return list(result.get_asset_check_evaluations())
+
+
+def failure_of(result: ExecuteInProcessResult) -> str:
+    """What the failed run says."""
+    (event,) = [event for event in result.all_events if event.is_step_failure]
+    data = event.step_failure_data
+    assert data.user_failure_data is not None
+    return str(data.user_failure_data.description)
+
+
+def range_tags(days: DayRange) -> dict[str, str]:
+    """Tags of a run of all those days."""
+    first, *_, last = (str(day) for day in (days.start, *days))
+    return {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
+
+
+def job_command(aggregate_type: AggregateType, days: DayRange, **tags: str) -> tuple[str, ...]:
+    """The command line of a process that takes all those days through all stages in one run."""
+    command = ("dagster", "job", "execute", "-m", "mozagg2bq_assets.definitions", "-j", job_name(aggregate_type))
+    return (sys.executable, "-m", *command, "--tags", json.dumps(range_tags(days) | tags))
+
+
+def end_killed_runs(instance: DagsterInstance) -> None:
+    """Report them as failed, as run monitoring does when it finds no process."""
+    for run in instance.get_runs():
+        if not run.is_finished:
+            instance.report_run_failed(run)

@@ -1,0 +1,178 @@
+"""Every row exactly as PostgreSQL holds it: generated rows go through dump, transform and load, and are compared with
+what PostgreSQL itself says of them."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from uuid import uuid4
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mozagg2bq_assets.bigquery.warehouse import Warehouse
+from mozagg2bq_assets.model.columns import DIMENSIONS
+from mozagg2bq_assets.model.partitions import Partition
+from mozagg2bq_assets.model.tables import AggregateType
+from mozagg2bq_assets.postgres.connection import Postgres
+from mozagg2bq_assets_tests.helpers.engines import Engine, convert
+from mozagg2bq_assets_tests.helpers.rows import FIRST_DAY, Row, expected_rows, fill, parquet_rows
+
+DAYS_PER_EXAMPLE = 10
+SUBMISSION = Partition(AggregateType.SUBMISSION_DATE, FIRST_DAY)
+BUILD = Partition(AggregateType.BUILD_ID, FIRST_DAY)
+
+NASTY = (
+    *("", "\\", "\\\\", '"', '\\"', "\\N", "\\.", "\\\\.", "\\t", "a\\", "\t", "\n", "\r\n", "\b\f\x01\x1f\x7f\x85"),
+    *("{", "}", "{}", '": 5', '", "os": "x', '": n', "null", "true", "NULL", "1.10", "a=b", " "),
+    *("\u2028", "\ufeff", "🦊", "e\u0301"),
+)
+TEXT = st.sampled_from(NASTY) | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12)
+NUMBERS = st.from_regex(r"-?(0|[1-9][0-9]{0,40})(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,2})?", fullmatch=True)
+STRINGS = TEXT.map(json.dumps)
+VALUES = st.recursive(
+    STRINGS | NUMBERS | st.sampled_from(("1.10", "-0.0", "1e5", "true", "false", "null", "[]", "{}")),
+    lambda inner: (
+        st.lists(inner, max_size=3).map(lambda items: f"[{','.join(items)}]")
+        | st.lists(st.tuples(STRINGS, inner), max_size=3).map(lambda members: object_text(members))
+    ),
+    max_leaves=5,
+)
+KEYS = st.sampled_from(DIMENSIONS)
+
+
+def object_text(members: Sequence[tuple[str, str]]) -> str:
+    """JSON text of an object from JSON texts of its keys and values."""
+    return "{" + ", ".join(f"{key}: {value}" for key, value in members) + "}"
+
+
+FULL = st.tuples(*(STRINGS for _ in DIMENSIONS)).map(
+    lambda values: object_text([(json.dumps(key), value) for key, value in zip(DIMENSIONS, values, strict=True)])
+)
+SOME = st.lists(st.tuples(KEYS.map(json.dumps), STRINGS), max_size=8).map(object_text)
+ODD = st.lists(st.tuples(KEYS.map(json.dumps) | STRINGS, VALUES), max_size=9).map(object_text)
+OBJECTS = st.none() | FULL | SOME | ODD | VALUES
+
+BIGINT = st.integers(-(2**63), 2**63 - 1)
+ELEMENTS = st.none() | BIGINT | st.sampled_from((0, 2**63 - 1, -(2**63)))
+
+
+def array_text(elements: Sequence[int | None]) -> str:
+    """PostgreSQL's text of a bigint[]."""
+    return "{" + ",".join("NULL" if element is None else str(element) for element in elements) + "}"
+
+
+ARRAYS = (
+    st.none()
+    | st.lists(ELEMENTS, max_size=12).map(array_text)
+    | st.tuples(st.lists(ELEMENTS, min_size=1, max_size=4), st.integers(-9, 9)).map(
+        lambda drawn: f"[{drawn[1]}:{drawn[1] + len(drawn[0]) - 1}]={array_text(drawn[0])}"
+    )
+    | st.lists(st.lists(BIGINT, min_size=2, max_size=2).map(array_text), min_size=1, max_size=3).map(
+        lambda rows: "{" + ",".join(rows) + "}"
+    )
+)
+
+
+ROWS = st.builds(Row, OBJECTS, ARRAYS)
+# Tables of a day by channel, version and what stands behind the date.
+NAMES = st.sampled_from(("nightly_73", "beta_1", "nightly_cck_73", "a_b_c_0", "esr_68"))
+TIMES = st.sampled_from(("", "103045", "235959"))
+TABLES = st.dictionaries(st.tuples(NAMES, TIMES), st.lists(ROWS, max_size=6), max_size=4)
+
+
+@settings(deadline=None, suppress_health_check=list(HealthCheck))
+@given(days=st.lists(TABLES, min_size=DAYS_PER_EXAMPLE, max_size=DAYS_PER_EXAMPLE))
+def test_generated_days(
+    administrator: psycopg.Connection, source: Postgres, engine: Engine, days: list[dict[tuple[str, str], list[Row]]]
+) -> None:
+    """Whatever rows hold, the Parquet file has the multiset that PostgreSQL has."""
+    partitions = [Partition(AggregateType.BUILD_ID, FIRST_DAY + timedelta(days=n)) for n in range(len(days))]
+    tables_of = {
+        partition: {f"build_id_{name}_{partition.ds_nodash}{time}": rows for (name, time), rows in tables.items()}
+        for partition, tables in zip(partitions, days, strict=True)
+    }
+    administrator.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public; GRANT USAGE ON SCHEMA public TO PUBLIC")
+    with administrator.transaction():
+        for tables in tables_of.values():
+            for name, rows in tables.items():
+                fill(administrator, name, rows)
+    with TemporaryDirectory() as folder:
+        files = convert(source, partitions, Path(folder), engine)
+        assert files.keys() == {partition.day for partition, tables in tables_of.items() if tables}
+        for partition, tables in tables_of.items():
+            if tables:
+                assert parquet_rows(files[partition.day].path) == expected_rows(administrator, list(tables))
+
+
+LARGE = {
+    "label of 1.5 MB": Row(json.dumps({"label": '\\"é' * 400_000, "os": "x"}), "{1}"),
+    "label of 20 MB": Row(json.dumps({"label": "x" * 20_000_000}), "{1}"),
+    "array of 50,000": Row("{}", array_text(list(range(50_000)))),
+    "array of 50,000 with NULL": Row("{}", array_text([None, *range(50_000)])),
+    "nested 3,000 deep": Row('{"os": ' + "[" * 3_000 + "]" * 3_000 + "}", "{1}"),
+    "number of 100,000 digits": Row('{"os": ' + "9" * 100_000 + "}", "{1}"),
+}
+
+
+@pytest.mark.parametrize("row", LARGE.values(), ids=LARGE)
+def test_large_values(
+    administrator: psycopg.Connection, source: Postgres, tmp_path: Path, engine: Engine, row: Row
+) -> None:
+    """Values far larger than usual come through, beside ordinary ones."""
+    name = f"submission_date_nightly_73_{BUILD.ds_nodash}"
+    fill(administrator, name, [Row('{"os": "Linux"}', "{1,2}"), row, row])
+    files = convert(source, [SUBMISSION], tmp_path, engine)
+    assert parquet_rows(files[FIRST_DAY].path) == expected_rows(administrator, [name])
+
+
+def test_hundreds_of_tables(
+    administrator: psycopg.Connection, source: Postgres, tmp_path: Path, engine: Engine
+) -> None:
+    """A day of 400 tables, some of them empty."""
+    names = [f"submission_date_beta_{n}_{BUILD.ds_nodash}" for n in range(400)]
+    with administrator.transaction():
+        for n, name in enumerate(names):
+            fill(administrator, name, [Row('{"os": "Linux", "child": "true"}', "{1,2}")] * (n % 3))
+    files = convert(source, [SUBMISSION], tmp_path, engine)
+    assert parquet_rows(files[FIRST_DAY].path) == expected_rows(administrator, names)
+
+
+def test_only_empty_tables(administrator: psycopg.Connection, source: Postgres, tmp_path: Path, engine: Engine) -> None:
+    """A day whose tables have no rows makes a file without rows."""
+    names = [f"submission_date_beta_{n}_{BUILD.ds_nodash}" for n in range(2)]
+    for name in names:
+        fill(administrator, name, [])
+    files = convert(source, [SUBMISSION], tmp_path, engine)
+    assert parquet_rows(files[FIRST_DAY].path) == Counter()
+
+
+def test_unmapped_keys(administrator: psycopg.Connection, source: Postgres, tmp_path: Path, engine: Engine) -> None:
+    """Keys without a column are counted, with an example."""
+    rows = [Row('{"os": "x", "process": "gpu"}', "{1}")] * 3 + [Row('{"n": 1.10}', "{1}"), Row('{"os": "x"}', "{1}")]
+    fill(administrator, f"build_id_nightly_73_{BUILD.ds_nodash}", rows)
+    file = convert(source, [BUILD], tmp_path, engine)[FIRST_DAY]
+    assert file.unmapped.as_dict() == {
+        "process": {"rows": 3, "example": '"gpu"'},
+        "n": {"rows": 1, "example": "1.10"},
+    }
+    assert "'process' in 3 rows" in (file.unmapped.warning() or "")
+
+
+def test_rows_in_bigquery(
+    administrator: psycopg.Connection, source: Postgres, warehouse: Warehouse, tmp_path: Path, engine: Engine
+) -> None:
+    """The partition holds the very rows, through the load job."""
+    name = f"build_id_nightly_73_{BUILD.ds_nodash}"
+    texts = [object_text([('"label"', json.dumps(text))]) for text in NASTY]
+    fill(administrator, name, [Row(text, array) for text in texts for array in (None, "{}", "{NULL,1}", "{1,2}")])
+    file = convert(source, [BUILD], tmp_path, engine)[FIRST_DAY]
+    warehouse.load(BUILD, file.path, f"job-{uuid4()}")
+    query = f"SELECT * FROM `{warehouse.table_id(AggregateType.BUILD_ID)}` WHERE _PARTITIONDATE = '{FIRST_DAY}'"
+    assert Counter(row.values() for row in warehouse.client.query(query).result()) == expected_rows(
+        administrator, [name]
+    )

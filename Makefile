@@ -1,4 +1,5 @@
 PYTHON ?= python3
+PORT ?= 3000
 BIN := .venv/bin
 EMULATOR := bqemulator duckdb-extensions duckdb-extension-icu duckdb-extension-spatial numpy
 
@@ -22,7 +23,7 @@ demo: install
 	$(BIN)/python -m mozagg2bq_assets.local.demo
 
 dev: install
-	$(BIN)/python -m mozagg2bq_assets.local.dev
+	$(BIN)/python -m mozagg2bq_assets.local.dev $(PORT)
 
 test: install
 	$(BIN)/pytest

@@ -13,10 +13,12 @@ def local() -> None:
 
 @local.command()
 def up() -> None:
-    """Start what does not run yet, and say where it is."""
+    """Start what does not run yet, and say where it is. It stays until `down`."""
     from mozagg2bq_assets.local.stack import Stack
 
-    Stack().up()
+    stack = Stack()
+    stack.up()
+    stack.keep()
     _print_status()
 
 

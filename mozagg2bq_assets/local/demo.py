@@ -1,6 +1,8 @@
 """`make demo`: sample data from PostgreSQL to BigQuery through Dagster, then every count of every stage."""
 
 import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import click
 
@@ -14,9 +16,9 @@ from mozagg2bq_assets.pipeline.report import report_lines, reports
 
 def main() -> int:
     """Run it; 0 if every count agrees."""
-    stack = Stack()
     click.echo("starting PostgreSQL, S3 and BigQuery on this machine …")
-    with running_stack(stack):
+    # A stack of its own: that of `make dev` may be in use, and has somebody's data.
+    with TemporaryDirectory(prefix="mozagg2bq-demo-") as folder, running_stack(stack := Stack(Path(folder))):
         with stack.administrator() as connection:
             tables = sum(1 for _ in sample.seed(connection))
         click.echo(f"{tables} sample tables; now from PostgreSQL to BigQuery …")

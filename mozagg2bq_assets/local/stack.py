@@ -11,7 +11,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from mozagg2bq_assets.local.services import Service
 ROOT = Path(__file__).parents[2]
 STATE_DIR = ROOT / ".local"
 BUCKET = "lake"
+KEPT = "kept"
 
 # A variable of any of these families could lead a client to something real. PG: libpq reads PGHOST, PGSERVICE and more.
 FOREIGN_PREFIXES = (
@@ -54,13 +55,38 @@ class Stack:
             self._write_private("environment.json", json.dumps(environment))
         return environment
 
+    def keep(self) -> None:
+        """Have it stay when its users have left, until `down`."""
+        (self.state_dir / KEPT).touch()
+
     def down(self) -> None:
-        """End what `up` started."""
+        """End what `up` started, whoever uses it."""
         if self.state_dir.exists():
             with self._lock():
-                self._bigquery.stop()
-                self._s3.stop()
-                self._postgres.stop()
+                self._stop()
+
+    @contextmanager
+    def in_use(self) -> Iterator[dict[str, str]]:
+        """Up for as long as the block lasts; gives the environment.
+
+        The last user to leave ends it, unless it is to be kept: others may use it at the same time.
+        """
+        self.state_dir.mkdir(parents=True, exist_ok=True)
+        with (self.state_dir / "users").open("w") as users:
+            fcntl.flock(users, fcntl.LOCK_SH)
+            try:
+                yield self.up()
+            finally:
+                with self._lock(), suppress(BlockingIOError):
+                    fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    if not (self.state_dir / KEPT).exists():
+                        self._stop()
+
+    def _stop(self) -> None:
+        self._bigquery.stop()
+        self._s3.stop()
+        self._postgres.stop()
+        (self.state_dir / KEPT).unlink(missing_ok=True)
 
     def environment(self) -> dict[str, str]:
         """The environment that `up` returned. Raises UserError unless all three run."""
@@ -203,10 +229,8 @@ def shell_script(environment: Mapping[str, str]) -> str:
 @contextmanager
 def running_stack(stack: Stack) -> Iterator[None]:
     """The stack for as long as the block lasts, with this process's environment pointing at it and at nothing else."""
-    try:
-        environment = isolated(stack.up())
+    with stack.in_use() as environment:
+        ours = isolated(environment)
         os.environ.clear()
-        os.environ.update(environment)
+        os.environ.update(ours)
         yield
-    finally:
-        stack.down()

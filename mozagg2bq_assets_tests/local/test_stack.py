@@ -11,6 +11,8 @@ import pytest
 
 from mozagg2bq_assets.local.stack import Stack, isolated, shell_script
 
+pytestmark = pytest.mark.integration
+
 PRODUCTION = {
     "AWS_ENDPOINT_URL_S3": "https://production.invalid",
     "AWS_PROFILE": "production",

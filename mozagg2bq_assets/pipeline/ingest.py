@@ -6,7 +6,7 @@ another dumped or uploaded. One partition waits between two stages at most, so n
 
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -50,7 +50,7 @@ def ingest(
     directory: Path,
     attempt: int = 0,
     progress: Callable[[str], None] = lambda _: None,
-) -> Iterator[StageResult]:
+) -> Generator[StageResult, None, None]:
     """Take partitions through some stages and yield what each stage did with each partition, as soon as it is done.
 
     A partition that fails at a stage goes no further and costs no other. `directory` is for local files, which go with

@@ -1,5 +1,6 @@
 """Versions in the lake: committed or absent, checked byte by byte, and cleaned up after."""
 
+import json
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -7,7 +8,14 @@ import pytest
 
 from mozagg2bq_assets.errors import DataError
 from mozagg2bq_assets.lake.files import describe
-from mozagg2bq_assets.lake.manifest import ParquetDetails, ParquetManifest
+from mozagg2bq_assets.lake.manifest import (
+    MANIFESTS,
+    DumpManifest,
+    ParquetDetails,
+    ParquetManifest,
+    StageManifest,
+    _checksum,
+)
 from mozagg2bq_assets.lake.store import Lake
 from mozagg2bq_assets.lake.writer import LakeWriter, new_version
 from mozagg2bq_assets.model.counts import ChannelCounts, UnmappedKey
@@ -103,3 +111,38 @@ def test_any_changed_bit_of_a_manifest(path: Path) -> None:
             assert str(error).startswith("here: damaged manifest")  # noqa: PT017
         else:
             assert found == manifest
+
+
+@pytest.mark.parametrize("kind", MANIFESTS)
+def test_manifests_of_the_first_version(kind: type[StageManifest]) -> None:
+    """Those that version 0.1.0 wrote, before they were models, are read as they were meant."""
+    text = Path(__file__).with_name("manifests").joinpath(f"{kind.of}.json").read_bytes()
+    manifest = kind.from_json(text, "here")
+    assert manifest.rows.total == 15
+    assert manifest.committed_at == datetime(2026, 11, 25, 6, 0, 1, 2345, UTC)
+    assert manifest.run.backfill_id == "qwertyui"
+    assert kind.from_json(manifest.to_json().encode(), "here") == manifest
+    if isinstance(manifest, DumpManifest):
+        assert manifest.details.rows_in_snapshot == manifest.rows
+        assert manifest.rows.by_channel() == {"nightly 73": 12, "beta 72": 3}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"stage": "raw_dump"}, "stage: Input should be"),
+        ({"more": 1}, "more: Extra inputs are not permitted"),
+        ({"rows": {"nightly 73": -1}}, "rows.nightly 73: Input should be greater than or equal to 0"),
+        ({"day": "2019-13-01"}, "day: Input should be a valid date"),
+        ({"details": {}}, "details.raw_dump: Field required"),
+    ],
+)
+def test_manifest_that_is_not_one(path: Path, change: dict[str, object], message: str) -> None:
+    """A manifest whose checksum is right, and that is not what its stage's are, is refused in one line."""
+    values = {**json.loads(parquet_manifest(path, "v", "r").to_json()), **change}
+    del values["sha256"]
+    text = json.dumps({"sha256": _checksum(values), **values})
+    with pytest.raises(DataError) as raised:
+        ParquetManifest.from_json(text.encode(), "here")
+    assert str(raised.value).startswith(f"here: damaged manifest: {message}")
+    assert "\n" not in str(raised.value)

@@ -24,7 +24,7 @@ from mozagg2bq_assets.postgres.archive import open_archive
 @output_dir_option
 @click.option(
     "--engine",
-    type=click.Choice(list(Engine)),
+    type=click.Choice([engine.value for engine in Engine]),
     help="What does the work; by default what TRANSFORM_ENGINE says.",
 )
 def to_parquet(input_dir: Path, output_dir: Path, engine: str | None) -> None:

@@ -39,7 +39,8 @@ IMPORTED = "print('imported', *{'pyspark', 'dagster_pyspark', 'pandas', 'thrift'
 # `python -m dagster` with a task for each file, so that days are merged.
 SMALL_TASKS = """
 import runpy
-spark.TASK_BYTES = 1
+from mozagg2bq_assets.spark import job
+job.TASK_BYTES = 1
 runpy.run_module("dagster", run_name="__main__", alter_sys=True)
 """
 

@@ -6,7 +6,6 @@ The pipeline knows nothing of it: the stack differs from production in endpoints
 import fcntl
 import json
 import os
-import secrets
 import shlex
 import shutil
 import sys
@@ -16,10 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
 
 from mozagg2bq_assets.errors import UserError
+from mozagg2bq_assets.local.credentials import made_up_secrets, write_private, write_service_account
 from mozagg2bq_assets.local.postgres import DATABASE, ROLE, PostgresServer, tools_dir
 from mozagg2bq_assets.local.services import Service
 
@@ -44,15 +42,15 @@ class Stack:
     def up(self) -> dict[str, str]:
         """Start what does not run yet, wait until all answer and return the environment. Safe to repeat."""
         with self._lock():
-            secret = self._secrets()
+            secret = made_up_secrets(self.state_dir)
             (self.state_dir / "s3" / BUCKET).mkdir(parents=True, exist_ok=True)
             socket_dir = self._postgres.start(secret["POSTGRES_PASS"])
             s3_port = self._s3.start()
             bigquery_port = self._bigquery.start()
-            self._write_service_account(bigquery_port)
+            write_service_account(self.state_dir, bigquery_port)
             environment = self._environment(socket_dir, s3_port, bigquery_port, secret)
-            self._write_private("env", shell_script(environment))
-            self._write_private("environment.json", json.dumps(environment))
+            write_private(self.state_dir / "env", shell_script(environment))
+            write_private(self.state_dir / "environment.json", json.dumps(environment))
         return environment
 
     def keep(self) -> None:
@@ -118,7 +116,7 @@ class Stack:
     def _s3(self) -> Service:
         rclone = str(Path(sys.executable).parent / "rclone")
         folder = str(self.state_dir / "s3")
-        secret = self._secrets()
+        secret = made_up_secrets(self.state_dir)
         return Service(
             "s3",
             self.state_dir,
@@ -164,36 +162,6 @@ class Stack:
             "NO_PROXY": "127.0.0.1",
             "no_proxy": "127.0.0.1",
         }
-
-    def _secrets(self) -> dict[str, str]:
-        """Credentials made up at the first start."""
-        path = self.state_dir / "secrets.json"
-        if not path.exists():
-            names = ("POSTGRES_PASS", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-            self._write_private(path.name, json.dumps({name: secrets.token_hex(20) for name in names}))
-        made_up: dict[str, str] = json.loads(path.read_text())
-        return made_up
-
-    def _write_service_account(self, bigquery_port: int) -> None:
-        """A service account of the usual form, whose tokens come from the emulator."""
-        key = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        account = {
-            "type": "service_account",
-            "project_id": "local",
-            "client_email": "mozagg2bq@local.invalid",
-            "private_key": key.decode(),
-            "token_uri": f"http://127.0.0.1:{bigquery_port}/token",
-        }
-        self._write_private("service_account.json", json.dumps(account))
-
-    def _write_private(self, name: str, text: str) -> None:
-        """Write a file that only its owner can read, whole or not at all."""
-        temporary = self.state_dir / f".{name}"
-        temporary.touch(mode=0o600)
-        temporary.write_text(text)
-        temporary.replace(self.state_dir / name)
 
     @contextmanager
     def _lock(self) -> Iterator[None]:

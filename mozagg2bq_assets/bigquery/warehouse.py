@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from google.api_core.exceptions import Conflict, GoogleAPIError, NotFound
-from google.auth.exceptions import GoogleAuthError
+from google.api_core.exceptions import Conflict, GoogleAPIError, NotFound, RetryError, ServerError, TooManyRequests
+from google.auth.exceptions import GoogleAuthError, TransportError
 from google.cloud import bigquery
 from google.cloud.bigquery.retry import DEFAULT_RETRY
 from requests.exceptions import RequestException
 
-from mozagg2bq_assets.errors import UserError
+from mozagg2bq_assets.errors import TransientError, UserError
 from mozagg2bq_assets.model.columns import COLUMNS
 from mozagg2bq_assets.model.counts import ChannelCounts
 from mozagg2bq_assets.model.partitions import Partition
@@ -128,11 +128,12 @@ class Warehouse:
 
 @contextmanager
 def bigquery_errors(what: str) -> Iterator[None]:
-    """Turn what BigQuery's client raises into UserError."""
+    """TransientError or UserError in place of what BigQuery's client raises."""
     try:
         yield
     except (GoogleAPIError, GoogleAuthError, RequestException) as error:
         reason = str(getattr(error, "message", None) or error).strip().splitlines()[0]
-        raise UserError(
+        transient = isinstance(error, RequestException | RetryError | ServerError | TooManyRequests | TransportError)
+        raise (TransientError if transient else UserError)(
             f"BigQuery, {what}: {reason}; check BIGQUERY_PROJECT, BIGQUERY_DATASET and the account's rights"
         ) from error

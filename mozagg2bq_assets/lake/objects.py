@@ -6,9 +6,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from boto3.exceptions import S3UploadFailedError
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from botocore.exceptions import ConnectionError as S3ConnectionError
 
-from mozagg2bq_assets.errors import UserError
+from mozagg2bq_assets.errors import TransientError, UserError
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -38,10 +39,19 @@ def split_uri(uri: str) -> tuple[str, str]:
 
 @contextmanager
 def s3_errors(bucket: str) -> Iterator[None]:
-    """UserError in place of whatever boto3 raises."""
+    """TransientError or UserError in place of whatever boto3 raises, after the tries that it makes by itself."""
     try:
         yield
     except (BotoCoreError, ClientError, S3UploadFailedError) as error:
-        raise UserError(
-            f"S3, bucket {bucket}: {error}; check its name, AWS_ENDPOINT_URL and the AWS credentials"
-        ) from error
+        kind = TransientError if _is_transient(error) else UserError
+        raise kind(f"S3, bucket {bucket}: {error}; check its name, AWS_ENDPOINT_URL and the AWS credentials") from error
+
+
+def _is_transient(error: BaseException) -> bool:
+    """Whether S3 was away or overloaded, rather than refusing. A failed upload has its reason as its context."""
+    if isinstance(error, ClientError):
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        return status in (429, 500, 502, 503, 504)
+    if isinstance(error, S3UploadFailedError):
+        return error.__context__ is not None and _is_transient(error.__context__)
+    return isinstance(error, S3ConnectionError | HTTPClientError)

@@ -90,11 +90,11 @@ def replace_partition(engine: Any, table: str, day: str, path: str, load: dict[s
     """Put a Parquet file's rows into the partition of that day and return their number."""
     if load.get("sourceFormat") != "PARQUET":
         raise InvalidQueryError("only Parquet is loaded into partitions here")
-    rows, strangers = engine.execute(
+    rows, misplaced = engine.execute(
         "SELECT count(*), count(*) FILTER (WHERE ds_nodash IS DISTINCT FROM ?) FROM read_parquet(?)", [day, path]
     ).fetchone()
-    if strangers:
-        raise InvalidQueryError(f"{strangers} rows of the file do not belong to partition {day}")
+    if misplaced:
+        raise InvalidQueryError(f"{misplaced} rows of the file do not belong to partition {day}")
     engine.execute("BEGIN TRANSACTION")
     try:
         if load.get("writeDisposition") == "WRITE_TRUNCATE":

@@ -5,9 +5,14 @@ from dataclasses import dataclass, field
 
 import psycopg
 
-from mozagg2bq_assets.errors import UserError
+from mozagg2bq_assets.errors import OperatorError, TransientError, UserError
 
 CONNECT_SECONDS = 10
+
+
+# Classes of SQLSTATE: connection lost, server shutting down or starting up, out of resources; and of class 40 and 57
+# what a standby says to a query that is in the way of what it replays.
+_TRANSIENT = ("08", "53", "57P", "40001", "57014")
 
 
 @dataclass(frozen=True)
@@ -51,3 +56,10 @@ class Postgres:
             "PGCONNECT_TIMEOUT": str(CONNECT_SECONDS),
             "PGAPPNAME": "mozagg2bq",
         }
+
+
+def postgres_error(error: psycopg.Error) -> OperatorError:
+    """TransientError or UserError for what a session has raised; a lost connection has no SQLSTATE."""
+    lost = error.sqlstate is None and isinstance(error, psycopg.OperationalError)
+    transient = lost or (error.sqlstate or "").startswith(_TRANSIENT)
+    return (TransientError if transient else UserError)(f"PostgreSQL: {str(error).strip().splitlines()[0]}")

@@ -12,12 +12,12 @@ from threading import Event
 import psycopg
 from psycopg import sql
 
-from mozagg2bq_assets.errors import Attempt, DataError, OperatorError, UserError
+from mozagg2bq_assets.errors import Attempt, DataError, OperatorError
 from mozagg2bq_assets.model.counts import TableCounts, check_counts
 from mozagg2bq_assets.model.partitions import Partition
 from mozagg2bq_assets.model.tables import SourceTable
 from mozagg2bq_assets.postgres.archive import PartitionArchive, open_archive, split_off
-from mozagg2bq_assets.postgres.connection import Postgres
+from mozagg2bq_assets.postgres.connection import Postgres, postgres_error
 from mozagg2bq_assets.postgres.pg_dump import run_pg_dump
 from mozagg2bq_assets.postgres.tables import count_table, group_by_partition, list_tables
 
@@ -108,7 +108,7 @@ class Dumper:
             for partition in part:
                 shutil.rmtree(self.directory / partition.path, ignore_errors=True)
             if isinstance(error, psycopg.Error):
-                raise UserError(f"PostgreSQL: {str(error).strip().splitlines()[0]}") from error
+                raise postgres_error(error) from error
             raise
         finally:
             shutil.rmtree(together, ignore_errors=True)

@@ -57,44 +57,51 @@ def test_by_hand(tmp_path: Path) -> None:
     assert "does not hold rows of build_id 20191202 only" in other_day.stderr
 
 
-def errors(tmp_path: Path) -> dict[str, tuple[list[str], dict[str, str], str]]:
-    """Bad input: arguments, variables, and what the message says."""
-    dump = ["dump", "--aggregate-type", "build_id", "--output-dir", str(tmp_path / "new"), "--date"]
+DUMP = ("dump", "--aggregate-type", "build_id", "--output-dir", "{tmp}/new", "--date")
+LOAD = ("load", "--aggregate-type", "build_id", "--date", DAY, "--input-dir", "{tmp}")
+CONVERT = ("to-parquet", "--output-dir", "{tmp}", "--input-dir")
+
+# Arguments, variables, and what the message says.
+ERRORS: dict[str, tuple[tuple[str, ...], dict[str, str], str]] = {
+    "no server": (("tables",), {"POSTGRES_HOST": "127.0.0.1", "POSTGRES_PORT": "1"}, "cannot connect to PostgreSQL"),
+    "wrong password": (("tables",), {"POSTGRES_PASS": "wrong"}, "password authentication failed"),
+    "no such bucket": (("verify", "--date", DAY), {"LAKE_URI": "s3://nowhere/x"}, "NoSuchBucket"),
+    "no S3 URI": (("verify", "--date", DAY), {"LAKE_URI": "lake/x"}, "not an S3 URI"),
+    "not set": (("verify", "--date", DAY), {"BIGQUERY_PROJECT": ""}, "BIGQUERY_PROJECT is not set"),
+    "unknown type": (("tables", "--aggregate-type", "main"), {}, "unknown aggregate type 'main'"),
+    "no date": ((*DUMP, "2019-13-01"), {}, "not a date: '2019-13-01'"),
+    "outside the partitions": ((*DUMP, "2013-02-01"), {}, "is outside the partitions, which begin at 2015-06-01"),
+    "end before start": ((*DUMP, DAY, "--end-date", DAY), {}, "is not after"),
+    "end without start": (("verify", "--end-date", DAY), {}, "--end-date goes with --date"),
+    "no tables": ((*DUMP, "2019-11-30"), {}, "nothing was dumped"),
+    "unreadable archive": ((*CONVERT, "{tmp}/build_id/20191201"), {}, "toc.dat: unreadable archive"),
+    "no folder": ((*CONVERT, "{tmp}/nothing"), {}, "no such folder"),
+    "path without type": ((*CONVERT, "{tmp}"), {}, "TYPE/YYYYMMDD"),
+    "unknown engine": (
+        (*CONVERT, "{tmp}/build_id/20191201"), {"TRANSFORM_ENGINE": "flink"}, "use duckdb or spark (TRANSFORM_ENGINE)",
+    ),
+    "nothing to load": (LOAD, {}, "no such file"),
+    "nothing to show": (("show", "{tmp}/nothing"), {}, "no Parquet file here"),
+}  # fmt: skip
+
+
+@pytest.mark.usefixtures("lake", "warehouse")
+@pytest.mark.parametrize(("arguments", "environment", "message"), ERRORS.values(), ids=ERRORS)
+def test_bad_input(tmp_path: Path, arguments: tuple[str, ...], environment: dict[str, str], message: str) -> None:
+    """Exit status 1 and one line on stderr, without a password; nothing is written."""
     (tmp_path / "build_id" / "20191201").mkdir(parents=True)
     (tmp_path / "build_id" / "20191201" / "toc.dat").write_bytes(b"PGDMP, but no more")
-    archive = ["--input-dir", str(tmp_path / "build_id" / "20191201"), "--output-dir", str(tmp_path)]
-    return {
-        "no server": (["tables"], {"POSTGRES_HOST": "127.0.0.1", "POSTGRES_PORT": "1"}, "cannot connect to PostgreSQL"),
-        "wrong password": (["tables"], {"POSTGRES_PASS": "wrong"}, "password authentication failed"),
-        "no such bucket": (["verify", "--date", DAY], {"LAKE_URI": "s3://nowhere/x"}, "NoSuchBucket"),
-        "no S3 URI": (["verify", "--date", DAY], {"LAKE_URI": "lake/x"}, "not an S3 URI"),
-        "not set": (["verify", "--date", DAY], {"BIGQUERY_PROJECT": ""}, "BIGQUERY_PROJECT is not set"),
-        "unknown type": (["tables", "--aggregate-type", "main"], {}, "unknown aggregate type 'main'"),
-        "no date": ([*dump, "2019-13-01"], {}, "not a date: '2019-13-01'"),
-        "outside the partitions": ([*dump, "2013-02-01"], {}, "is outside the partitions, which begin at 2015-06-01"),
-        "end before start": ([*dump, DAY, "--end-date", DAY], {}, "is not after"),
-        "no tables": ([*dump, "2019-11-30"], {}, "nothing was dumped"),
-        "unreadable archive": (["to-parquet", *archive], {}, "toc.dat: unreadable archive"),
-        "path without type": (["to-parquet", "--input-dir", str(tmp_path), "--output-dir", "x"], {}, "TYPE/YYYYMMDD"),
-        "nothing to load": (
-            ["load", "--aggregate-type", "build_id", "--date", DAY, "--input-dir", str(tmp_path)], {}, "no such file",
-        ),
-        "nothing to show": (["show", str(tmp_path / "nothing")], {}, "no Parquet file here"),
-    }  # fmt: skip
+    result = run(*(argument.replace("{tmp}", str(tmp_path)) for argument in arguments), **environment)
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert result.returncode == 1
+    assert message in line
+    assert "Traceback" not in result.stderr
+    assert os.environ["POSTGRES_PASS"] not in result.stdout + result.stderr
+    assert not list(tmp_path.rglob("*.parquet"))
 
 
-@pytest.mark.usefixtures("_days")
-def test_bad_input(tmp_path: Path) -> None:
-    """Each ends in exit status 1 and one line on stderr, without a password."""
-    for name, (arguments, environment, message) in errors(tmp_path).items():
-        result = run(*arguments, **environment)
-        lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
-        assert result.returncode == 1, name
-        assert len(lines) == 1, (name, result.stderr)
-        assert message in lines[0], name
-        assert "Traceback" not in result.stderr, name
-        assert os.environ["POSTGRES_PASS"] not in result.stdout + result.stderr, name
-        assert not list(tmp_path.rglob("*.parquet")), name
+def test_debug(stack: object) -> None:
+    """Shows where an error comes from."""
     assert "Traceback" in run("tables", "--debug", "--aggregate-type", "main").stderr
 
 

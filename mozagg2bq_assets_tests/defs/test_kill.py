@@ -63,6 +63,7 @@ def orphans(lake: Lake, kind: type[AnyManifest]) -> set[str]:
     return lake.objects(kind.of, TYPE).keys() ^ named
 
 
+@pytest.mark.stress
 def test_killed_at_any_moment(instance: DagsterInstance, empty_pipeline: Pipeline) -> None:
     """The next run of the backfill keeps what was loaded, does the rest, and nothing is left behind anywhere."""
     empty_pipeline.seed(DAYS, 0.05)

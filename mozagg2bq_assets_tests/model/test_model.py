@@ -4,8 +4,9 @@ from datetime import date
 
 import pytest
 
-from mozagg2bq_assets.errors import UserError
-from mozagg2bq_assets.model.partitions import parse_day
+from mozagg2bq_assets.errors import CountMismatch, UserError
+from mozagg2bq_assets.model.counts import ChannelCounts, TableCounts, UnmappedKey, UnmappedKeys, check_counts
+from mozagg2bq_assets.model.partitions import DayRange, parse_day
 from mozagg2bq_assets.model.tables import AggregateType, SourceTable
 
 SUBMISSION, BUILD = AggregateType.SUBMISSION_DATE, AggregateType.BUILD_ID
@@ -43,6 +44,43 @@ def test_types_and_days() -> None:
     """As users write them."""
     assert AggregateType.parse("submission") is SUBMISSION
     assert parse_day("2019-12-01") == parse_day("20191201") == date(2019, 12, 1)
-    for text in ("", "2019-12-32", "201912", "2019-1-1", "١٢٣٤٥٦٧٨"):
-        with pytest.raises(UserError, match="not a date"):
-            parse_day(text)
+
+
+@pytest.mark.parametrize("text", ["", "2019-12-32", "201912", "2019-1-1", "١٢٣٤٥٦٧٨"])
+def test_no_day(text: str) -> None:
+    """Anything else is refused."""
+    with pytest.raises(UserError, match="not a date"):
+        parse_day(text)
+
+
+def test_counts() -> None:
+    """Tables of one channel and version share a count; a difference names the first and how many more there are."""
+    tables = TableCounts(
+        {"build_id_beta_72_20191201": 1, "build_id_beta_72_20191201103045": 2, "build_id_esr_68_20191201": 4}
+    )
+    channels = tables.by_channel()
+    assert channels == {"beta 72": 3, "esr 68": 4}
+    assert (tables.total, channels.total) == (7, 7)
+    check_counts("here", channels, ChannelCounts({"beta 72": 3, "esr 68": 4, "nightly 1": 0}))
+    with pytest.raises(CountMismatch, match="here: beta 72 should have 3 rows and has 0, and 1 more differ"):
+        check_counts("here", channels, ChannelCounts())
+    with pytest.raises(ValueError, match="not an aggregate table: other"):
+        TableCounts({"other": 1}).by_channel()
+
+
+def test_unmapped_keys() -> None:
+    """Rows add up, and the first example stays, cut."""
+    keys = UnmappedKeys()
+    keys.add("process", '"gpu"')
+    keys.merge({"process": UnmappedKey(2, '"tab"'), "n": UnmappedKey(1, "x" * 300)})
+    assert keys == {"process": UnmappedKey(3, '"gpu"'), "n": UnmappedKey(1, "x" * 200)}
+    assert (keys.warning() or "").startswith("keys of dimensions that have no column: 'n' in 1 rows, e.g. xxx")
+    assert UnmappedKeys().warning() is None
+
+
+def test_day_range() -> None:
+    """The end is exclusive; a range that ends before it starts is empty."""
+    days = DayRange(date(2019, 12, 30), date(2020, 1, 2))
+    assert list(days) == [date(2019, 12, 30), date(2019, 12, 31), date(2020, 1, 1)]
+    assert (len(days), days.start in days, days.end in days) == (3, True, False)
+    assert list(DayRange(days.end, days.start)) == []

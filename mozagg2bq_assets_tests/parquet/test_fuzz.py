@@ -3,11 +3,13 @@
 import subprocess
 import sys
 
+import pytest
 from hypothesis import settings
 
 from mozagg2bq_assets.local.stack import Stack
 
 
+@pytest.mark.stress
 def test_fuzz(stack: Stack) -> None:
     """Every damaged archive ends in the exact rows or in an error of one line, in bounded time and memory."""
     of_each_kind = 10 * settings().max_examples

@@ -96,16 +96,15 @@ def test_no_array(connection: duckdb.DuckDBPyConnection, text: str) -> None:
 
 def test_columns(connection: duckdb.DuckDBPyConnection) -> None:
     """The query gives the 13 columns in their order, a row a line."""
-    connection.execute(
-        "CREATE TABLE chunks (aggregate_type TEXT, ds_nodash TEXT, channel TEXT, version TEXT, chunk TEXT)"
-    )
-    for name in ("aggregate_type", "ds_nodash", "channel", "version"):
+    connection.execute(f"CREATE TABLE chunks ({', '.join(f'{name} TEXT' for name in (*NAMES, 'chunk'))})")
+    for name in NAMES:
         connection.execute(f"CREATE TYPE {name} AS ENUM ('{name}')")
     members = ", ".join(f'"{key}": "{key}"' for key in DIMENSIONS)
     lines = f"{{{members}}}\t{{1,2}}\n\\N\t\\N"
-    connection.execute("INSERT INTO chunks VALUES ('aggregate_type', 'ds_nodash', 'channel', 'version', ?)", [lines])
+    connection.execute("INSERT INTO chunks VALUES (?, ?, ?, ?, ?)", [*NAMES, lines])
     found = connection.execute(rows_query(), {"ingest_date": "2019-12-02"})
     assert [column[0] for column in found.description or ()] == [column.name for column in COLUMNS]
     assert [row[1:] for row in found.fetchall()] == [
-        (*NAMES, *DIMENSIONS, "[1,2]"), (*NAMES, *[None] * len(DIMENSIONS), None),
-    ]  # fmt: skip
+        (*NAMES, *DIMENSIONS, "[1,2]"),
+        (*NAMES, *[None] * len(DIMENSIONS), None),
+    ]

@@ -85,6 +85,7 @@ TIMES = st.sampled_from(("", "103045", "235959"))
 TABLES = st.dictionaries(st.tuples(NAMES, TIMES), st.lists(ROWS, max_size=6), max_size=4)
 
 
+@pytest.mark.stress
 @settings(deadline=None, suppress_health_check=list(HealthCheck))
 @given(days=st.lists(TABLES, min_size=DAYS_PER_EXAMPLE, max_size=DAYS_PER_EXAMPLE))
 def test_generated_days(

@@ -95,6 +95,17 @@ def engine() -> str:
     return os.environ.get("TRANSFORM_ENGINE") or "duckdb"
 
 
+def max_run_hours() -> float:
+    """Hours after which a run may no longer commit. Raises UserError."""
+    text = os.environ.get("MAX_RUN_HOURS") or "24"
+    try:
+        if float(text) > 0:
+            return float(text)
+    except ValueError:
+        pass
+    raise UserError(f"MAX_RUN_HOURS is {text!r}: a number of hours above 0")
+
+
 def partitions_start() -> date:
     """First day of the partitions. Raises UserError."""
     return parse_day(os.environ.get("PARTITIONS_START") or "2015-06-01")

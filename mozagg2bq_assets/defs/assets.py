@@ -115,9 +115,9 @@ def _run(context: AssetExecutionContext) -> Run:
     return Run(context.run.run_id, context.run.root_run_id or context.run.run_id, context.run.tags.get(BACKFILL_ID_TAG))
 
 
-def _is_running(instance: DagsterInstance, run_id: str) -> bool:
+def _is_running(instance: DagsterInstance, run_id: str) -> bool | None:
     run = instance.get_run_by_id(run_id)
-    return run is not None and not run.is_finished
+    return None if run is None else not run.is_finished
 
 
 def _progress_log(context: AssetExecutionContext) -> Callable[[str], None]:

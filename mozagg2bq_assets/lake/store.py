@@ -8,13 +8,13 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from botocore.exceptions import ClientError
 
-from mozagg2bq_assets.errors import Attempt, DataError
+from mozagg2bq_assets.errors import Attempt, DataError, UserError
 from mozagg2bq_assets.lake.files import StoredFile, describe
 from mozagg2bq_assets.lake.manifest import AnyManifest, StageManifest
 from mozagg2bq_assets.lake.objects import s3_errors, split_uri
@@ -28,6 +28,14 @@ MANIFEST = "manifest.json"
 TRANSFERS = 8
 
 
+class ListedObject(NamedTuple):
+    """An object as a listing shows it: its full key, its size in bytes, and when it was stored."""
+
+    key: str
+    size: int
+    stored_at: datetime
+
+
 @dataclass(frozen=True)
 class Lake:
     """The objects below one S3 URI. Every method raises UserError where S3 cannot be reached or refuses."""
@@ -38,8 +46,15 @@ class Lake:
 
     @classmethod
     def at(cls, client: "S3Client", uri: str) -> "Lake":
-        """The lake at `s3://bucket/prefix`. Raises UserError for any other form."""
-        return cls(client, *split_uri(uri))
+        """The lake at `s3://bucket/prefix`. Raises UserError for any other form.
+
+        A prefix that some stores and proxies would write in another way is refused: what is listed there would not be
+        what was stored.
+        """
+        bucket, prefix = split_uri(uri)
+        if any(part in ("", ".", "..") for part in prefix.split("/")) and prefix:
+            raise UserError(f"LAKE_URI {uri}: `//`, `/./` and `/../` lead to other keys in some stores; leave them out")
+        return cls(client, bucket, prefix)
 
     @property
     def root(self) -> str:
@@ -74,7 +89,7 @@ class Lake:
     def objects(self, stage: Stage, aggregate_type: AggregateType) -> dict[str, int]:
         """Every object of a stage: its key below the stage and type (`YYYYMMDD/…`), and its size in bytes."""
         root = self.key(stage, aggregate_type) + "/"
-        return {key.removeprefix(root): size for key, size in self.list(root)}
+        return {found.key.removeprefix(root): found.size for found in self.list(root)}
 
     def fetch(self, manifest: StageManifest, directory: Path, only: Sequence[str] | None = None) -> list[Path]:
         """Download a version's files, or those of some names alone.
@@ -113,11 +128,12 @@ class Lake:
         with s3_errors(self.bucket):
             self.client.put_object(Bucket=self.bucket, Key=key, Body=manifest.to_json().encode())
 
-    def list(self, prefix: str) -> Iterator[tuple[str, int]]:
-        """Every object whose key begins so: the key, and its size in bytes."""
+    def list(self, prefix: str) -> Iterator[ListedObject]:
+        """Every object whose key begins so."""
         with s3_errors(self.bucket):
             for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
-                yield from ((item["Key"], item["Size"]) for item in page.get("Contents", ()))
+                for item in page.get("Contents", ()):
+                    yield ListedObject(item["Key"], item["Size"], item["LastModified"])
 
     def delete(self, keys: Iterable[str]) -> None:
         """Remove objects. One that is gone already is no error."""

@@ -1,27 +1,37 @@
-"""What one run does to the lake: it commits versions, and removes those that belong to nobody any more."""
+"""What one run does to the lake: it commits versions, and removes those that belong to nobody any more.
+
+Several runs, of one Dagster instance or of many, may write to one lake. None of them removes what another may still
+publish. A version is published once, so one that has been replaced can go. A writer gives up after some hours, and what
+a writer unknown to this instance has stored is spared for twice that time.
+"""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
-from mozagg2bq_assets.errors import DataError
+from mozagg2bq_assets.errors import DataError, UserError
 from mozagg2bq_assets.lake.manifest import AnyManifest, StageManifest
 from mozagg2bq_assets.lake.store import MANIFEST, Lake
 from mozagg2bq_assets.model.partitions import Partition
 from mozagg2bq_assets.model.runs import Run
+from mozagg2bq_assets.settings import max_run_hours
 
 
 @dataclass(frozen=True)
 class LakeWriter:
-    """The lake for one run. `is_running` says of a run id whether that run still goes on.
+    """The lake for one run, which began at `started_at` (UTC) and gives up after `max_hours`.
 
-    Every method raises UserError where S3 cannot be reached or refuses.
+    `is_running` says of a run id whether that run still goes on; None where it knows no such run. Every method raises
+    UserError or TransientError where S3 cannot be reached or refuses.
     """
 
     lake: Lake
     run: Run
-    is_running: Callable[[str], bool]
+    is_running: Callable[[str], bool | None]
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    max_hours: float = field(default_factory=max_run_hours)
 
     def resumed(self, kind: type[AnyManifest], partition: Partition) -> AnyManifest | None:
         """What a run that this one repeats or resumes has committed; None where there is work to do."""
@@ -34,29 +44,62 @@ class LakeWriter:
     def commit(self, manifest: StageManifest, paths: Sequence[Path]) -> None:
         """Upload a version's files, then make it visible, then clean up. Until then readers see the version before.
 
-        Files that the manifest names and `paths` does not are in the lake already.
+        Files that the manifest names and `paths` does not are in the lake already. Raises DataError where one is not,
+        and UserError where this run has gone on for longer than it may; then the version before stays.
         """
-        self.lake.upload(paths, self.lake.key(manifest.of, manifest.partition.path, manifest.version))
+        folder = self.lake.key(manifest.of, manifest.partition.path, manifest.version)
+        self.lake.upload(paths, folder)
+        self._check_files(manifest, folder)
+        if datetime.now(UTC) - self.started_at > timedelta(hours=self.max_hours):
+            raise UserError(
+                f"the run has taken more than {self.max_hours:g} hours, so others may have removed what it stored:"
+                " repeat it, with fewer days (PARTITIONS_PER_RUN) or more time (MAX_RUN_HOURS, alike on every machine)"
+            )
+        replaced = self._visible_version(type(manifest), manifest.partition)
         self.lake.publish(manifest)
-        self.clean_up(manifest)
+        self.clean_up(manifest, replaced)
 
-    def clean_up(self, manifest: StageManifest) -> None:
-        """Remove the versions before this one, and those left behind by runs that have ended.
+    def clean_up(self, manifest: StageManifest, replaced: str | None = None) -> None:
+        """Remove the version that was replaced, and those left behind by runs that have ended.
 
-        A run that was killed before it came to this has left it to the next.
+        A run that was killed before it came to this has left it to the next. What is visible is asked after the
+        listing, as another run may have committed meanwhile.
         """
         folder = self.lake.key(manifest.of, manifest.partition.path) + "/"
-        keys = [key for key, _ in self.lake.list(folder)]
-        self.lake.delete(
-            key
-            for key in keys
-            if (version := key.removeprefix(folder).split("/")[0]) not in (MANIFEST, manifest.version)
-            and self._is_abandoned(version, manifest.run)
-        )
+        listed = [found for found in self.lake.list(folder) if found.key.startswith(folder)]
+        visible = self._visible_version(type(manifest), manifest.partition)
+        if visible is not None:
+            self.lake.delete(
+                found.key
+                for found in listed
+                if (version := found.key.removeprefix(folder).split("/")[0]) not in (MANIFEST, visible)
+                and (version == replaced or self._is_abandoned(version, found.stored_at))
+            )
 
-    def _is_abandoned(self, version: str, committer: Run) -> bool:
+    def _visible_version(self, kind: type[AnyManifest], partition: Partition) -> str | None:
+        """None where there is none, or its manifest is damaged."""
+        try:
+            manifest = self.lake.read(kind, partition)
+        except DataError:
+            return None
+        return None if manifest is None else manifest.version
+
+    def _check_files(self, manifest: StageManifest, folder: str) -> None:
+        stored = {found.key: found.size for found in self.lake.list(f"{folder}/")} if manifest.files else {}
+        for file in manifest.files:
+            key = f"{folder}/{file.name}"
+            if stored.get(key) != file.size:
+                raise DataError(
+                    f"s3://{self.lake.bucket}/{key}: is not there, or has another size, though it was just stored"
+                )
+
+    def _is_abandoned(self, version: str, stored_at: datetime) -> bool:
+        """Whether no writer may still publish it. Of its own run, this writer publishes one version at a time."""
         run_id = run_of(version)
-        return run_id == committer.run_id or not self.is_running(run_id)
+        running = False if run_id == self.run.run_id else self.is_running(run_id)
+        if running is None:
+            return datetime.now(UTC) - stored_at > 2 * timedelta(hours=self.max_hours)
+        return not running
 
 
 def new_version(run_id: str) -> str:

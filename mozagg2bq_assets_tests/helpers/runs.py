@@ -71,7 +71,7 @@ class Pipeline(NamedTuple):
     def object_keys(self, stage: Stage, suffix: str, day: date = DAYS.start) -> list[str]:
         """Full keys of a day's objects with that ending."""
         folder = self.lake.key(stage, Partition(TYPE, day).path)
-        return [key for key, _ in self.lake.list(f"{folder}/") if key.endswith(suffix)]
+        return [found.key for found in self.lake.list(f"{folder}/") if found.key.endswith(suffix)]
 
     def flip_bit(self, stage: Stage, suffix: str, day: date) -> str:
         """Change the middle of one of a day's objects; returns its key."""

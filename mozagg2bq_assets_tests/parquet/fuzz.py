@@ -82,7 +82,7 @@ def lake_objects(draw: random.Random, work: Path) -> Iterator[tuple[str, Rows, C
     """Cases on every file of a version in the lake, its manifest among them."""
     lake = Lake(s3_client(), "lake", f"fuzz-{uuid4()}")
     commit(lake, sorted(archive_folder("18").iterdir()))
-    keys = [key for key, _ in lake.list(lake.key(Stage.RAW_DUMP, PARTITION.path) + "/")]
+    keys = [found.key for found in lake.list(lake.key(Stage.RAW_DUMP, PARTITION.path) + "/")]
     whole = {key: lake.client.get_object(Bucket=lake.bucket, Key=key)["Body"].read() for key in keys}
     while True:
         victim, other = draw.sample(keys, 2)

@@ -15,6 +15,7 @@ from mozagg2bq_assets.errors import DataError, OperatorError, UserError
 from mozagg2bq_assets.model.partitions import Partition, parse_day
 from mozagg2bq_assets.model.tables import AggregateType
 from mozagg2bq_assets.parquet.converter import Converter, DuckDBConverter, Engine, FolderDump
+from mozagg2bq_assets.parquet.reader import literal
 from mozagg2bq_assets.parquet.writer import PARQUET_FILE, ParquetFile
 from mozagg2bq_assets.postgres.archive import open_archive
 
@@ -57,7 +58,10 @@ def show(path: Path) -> None:
         for field in pyarrow.parquet.read_schema(files[0]):
             click.echo(f"{field.name}: {field.type}{'' if field.nullable else ' REQUIRED'}")
         with duckdb.connect() as connection:
-            rows = connection.sql("SELECT * FROM read_parquet($files)", params={"files": [str(file) for file in files]})
+            names = [literal(file) for file in files]
+            rows = connection.sql(
+                "SELECT * FROM read_parquet($files, hive_partitioning = false)", params={"files": names}
+            )
             rows.limit(10).show(max_width=200)
     except (ArrowException, duckdb.Error) as error:
         raise DataError(f"{path}: unreadable Parquet: {str(error).splitlines()[0]}") from error

@@ -45,7 +45,7 @@ def tables(aggregate_type: AggregateType | None, day: date | None) -> None:
 def psql() -> None:
     """Open an interactive session on the source."""
     try:
-        os.execvpe("psql", ["psql"], {**os.environ, **open_source().environment()})  # noqa: S606
+        os.execvpe("psql", ["psql"], dict(open_source().environment()))  # noqa: S606
     except FileNotFoundError:
         raise UserError("psql is not on PATH: install PostgreSQL's client tools") from None
 

@@ -1,5 +1,7 @@
 """Parquet files as they are read back: their rows counted, their columns and partition checked, their first rows."""
 
+import re
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +13,22 @@ from mozagg2bq_assets.model.counts import ChannelCounts
 from mozagg2bq_assets.model.partitions import Partition
 
 PREVIEW_ROWS = 5
+# The very file: no columns out of folders named `key=value`.
+_FILE = "read_parquet($path, hive_partitioning = false)"
 
 
 def count_channels(path: Path, connection: duckdb.DuckDBPyConnection | None = None) -> ChannelCounts:
     """Rows of a Parquet file by `channel version`."""
-    query = "SELECT channel || ' ' || version, count(*) FROM read_parquet(?) GROUP BY ALL ORDER BY ALL"
-    if connection is not None:
-        return ChannelCounts(connection.execute(query, [str(path)]).fetchall())
-    with duckdb.connect() as own:
-        return ChannelCounts(own.execute(query, [str(path)]).fetchall())
+    query = f"SELECT channel || ' ' || version, count(*) FROM {_FILE} GROUP BY ALL ORDER BY ALL"
+    with nullcontext(connection) if connection is not None else duckdb.connect() as used:
+        return ChannelCounts(used.execute(query, {"path": literal(path)}).fetchall())
 
 
 def check_partition(path: Path, partition: Partition) -> ChannelCounts:
     """Rows of a Parquet file by `channel version`. Raises DataError unless it has our columns and that partition."""
     try:
         with duckdb.connect() as connection:
-            file = connection.sql("SELECT * FROM read_parquet($path)", params={"path": str(path)})
+            file = connection.sql(f"SELECT * FROM {_FILE}", params={"path": literal(path)})
             if file.columns != [column.name for column in COLUMNS]:
                 raise DataError(
                     f"{path}: its columns are {', '.join(file.columns)}; `mozagg2bq to-parquet` makes other ones"
@@ -42,6 +44,11 @@ def check_partition(path: Path, partition: Partition) -> ChannelCounts:
 def preview(path: Path) -> list[dict[str, Any]]:
     """The first rows of a Parquet file."""
     with duckdb.connect() as connection:
-        cursor = connection.execute(f"SELECT * FROM read_parquet(?) LIMIT {PREVIEW_ROWS}", [str(path)])
+        cursor = connection.execute(f"SELECT * FROM {_FILE} LIMIT {PREVIEW_ROWS}", {"path": literal(path)})
         names = [column[0] for column in cursor.description or ()]
         return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
+def literal(path: Path) -> str:
+    """The path as a pattern that matches it alone: DuckDB takes every path for one."""
+    return re.sub(r"([*?\[])", r"[\1]", str(path))

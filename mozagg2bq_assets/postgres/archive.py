@@ -18,6 +18,7 @@ from mozagg2bq_assets.errors import DataError, UserError
 from mozagg2bq_assets.model.counts import TableCounts
 from mozagg2bq_assets.model.partitions import Partition
 from mozagg2bq_assets.model.tables import SourceTable
+from mozagg2bq_assets.postgres.connection import TOOLS_ENVIRONMENT
 from mozagg2bq_assets.postgres.copytext import count_lines
 
 TOC = "toc.dat"
@@ -28,10 +29,10 @@ LIST = "toc.list"
 _ENTRY = re.compile(r"(\d+); \d+ \d+ (.*)")
 _TABLE_DATA = re.compile(r"TABLE DATA (\S+) (\S+) .*")
 _DEPENDS = re.compile(r";\s+depends on: (.*)")
-# `pg_restore` prints a definition as the server did; schema and constraints depend on its version and the table.
-_DEFINITION = re.compile(
-    r"CREATE TABLE (?:public\.)?(\S+) \(\n    dimensions jsonb\b[^\n]*,\n    histogram bigint\[\][^\n,]*\n\)"
-)
+# `pg_restore` prints a definition with a column or a constraint on each line. The name has quotes where it needs them.
+_DEFINITION = re.compile(r"CREATE (?:UNLOGGED )?TABLE (?:public\.)?(\S+) \(\n(.*?)\n\)", re.DOTALL)
+_COLUMN = re.compile(r"    (?!CONSTRAINT )(\S+) ([^\s,]+)[^\n]*")
+_COLUMNS = [("dimensions", "jsonb"), ("histogram", "bigint[]")]
 _CREATED = re.compile(r";\s+Archive created at (\d{4}-\d\d-\d\d)")
 
 
@@ -104,8 +105,11 @@ def list_archive(directory: Path) -> Listing:
 def _pg_restore(directory: Path, *options: str) -> str:
     if not (directory / TOC).is_file():
         raise DataError(f"{directory}: no archive in directory format here, {TOC} is missing")
+    environment = {**os.environ, **TOOLS_ENVIRONMENT}
     try:
-        result = subprocess.run(("pg_restore", *options, str(directory)), capture_output=True, check=False, timeout=600)
+        result = subprocess.run(
+            ("pg_restore", *options, str(directory)), capture_output=True, check=False, timeout=600, env=environment
+        )
     except FileNotFoundError:
         raise UserError("pg_restore is not on PATH: install PostgreSQL's client tools") from None
     if result.returncode:
@@ -176,9 +180,12 @@ def check_definitions(directory: Path, tables: Iterable[SourceTable]) -> None:
     What the text of a column can hold follows from its type, so that need not be asked of every row.
     """
     only = (f"--use-list={directory / LIST}",) if (directory / LIST).exists() else ()
-    defined = set(_DEFINITION.findall(_pg_restore(directory, "--section=pre-data", "--file=-", *only)))
+    defined = {
+        name.strip('"'): _COLUMN.findall(columns)
+        for name, columns in _DEFINITION.findall(_pg_restore(directory, "--section=pre-data", "--file=-", *only))
+    }
     for table in tables:
-        if table.name not in defined:
+        if defined.get(table.name) != _COLUMNS:
             raise DataError(
                 f"{directory / TOC}: the columns of {table.name} are not dimensions jsonb, histogram bigint[]"
             )

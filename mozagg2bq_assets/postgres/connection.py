@@ -1,5 +1,6 @@
 """The source database: who connects, and how."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -9,6 +10,21 @@ from mozagg2bq_assets.errors import OperatorError, TransientError, UserError
 
 CONNECT_SECONDS = 10
 
+
+# A role or a database may have timeouts. pg_dump switches them off for itself, and the sessions beside it live as long.
+# Not by the startup parameter `options`, which poolers refuse; by name, as older servers do not know all of them.
+_SESSION = """
+SELECT set_config(name, CASE name WHEN 'default_transaction_read_only' THEN 'on' ELSE '0' END, false)
+FROM pg_catalog.pg_settings WHERE name IN (
+    'default_transaction_read_only', 'statement_timeout', 'lock_timeout', 'transaction_timeout',
+    'idle_in_transaction_session_timeout', 'idle_session_timeout'
+)
+"""
+
+_LEADING_ELSEWHERE = ("PGHOSTADDR", "PGSERVICE", "PGSERVICEFILE", "PGOPTIONS")
+
+# pg_dump writes the archive's date in local time, without a zone, and its errors in the shell's language.
+TOOLS_ENVIRONMENT = {"TZ": "UTC", "LC_ALL": "C"}
 
 # Classes of SQLSTATE: connection lost, server shutting down or starting up, out of resources; and of class 40 and 57
 # what a standby says to a query that is in the way of what it replays.
@@ -28,16 +44,21 @@ class Postgres:
     def connect(self) -> psycopg.Connection:
         """A read-only connection. Raises UserError where there is no server, database or right to connect."""
         try:
-            return psycopg.connect(
+            connection = psycopg.connect(
                 host=self.host,
+                hostaddr="",  # or PGHOSTADDR, or a service, would lead elsewhere
                 port=self.port,
                 dbname=self.dbname,
                 user=self.user,
                 password=self.password,
                 connect_timeout=CONNECT_SECONDS,
                 application_name="mozagg2bq",
-                options="-c default_transaction_read_only=on",
+                client_encoding="utf8",
+                autocommit=True,
             )
+            connection.execute(_SESSION)
+            connection.autocommit = False
+            return connection
         except psycopg.OperationalError as error:
             reason = str(error).strip().splitlines()[-1]
             raise UserError(
@@ -46,8 +67,13 @@ class Postgres:
             ) from error
 
     def environment(self) -> Mapping[str, str]:
-        """What pg_dump and psql read; so that no password is ever an argument."""
+        """The environment of pg_dump and psql: this process's, with what leads to the source, and to nothing else.
+
+        So no password is ever an argument. Messages are in English, and dates in UTC.
+        """
+        kept = {name: value for name, value in os.environ.items() if name not in _LEADING_ELSEWHERE}
         return {
+            **kept,
             "PGHOST": self.host,
             "PGPORT": self.port,
             "PGDATABASE": self.dbname,
@@ -55,6 +81,8 @@ class Postgres:
             "PGPASSWORD": self.password,
             "PGCONNECT_TIMEOUT": str(CONNECT_SECONDS),
             "PGAPPNAME": "mozagg2bq",
+            "PGCLIENTENCODING": "UTF8",
+            **TOOLS_ENVIRONMENT,
         }
 
 

@@ -12,14 +12,18 @@ from threading import Event
 import psycopg
 from psycopg import sql
 
-from mozagg2bq_assets.errors import Attempt, DataError, OperatorError
+from mozagg2bq_assets.errors import Attempt, Cancelled, DataError, OperatorError, TransientError
 from mozagg2bq_assets.model.counts import TableCounts, check_counts
 from mozagg2bq_assets.model.partitions import Partition
 from mozagg2bq_assets.model.tables import SourceTable
 from mozagg2bq_assets.postgres.archive import PartitionArchive, open_archive, split_off
+from mozagg2bq_assets.postgres.cancellation import ended_early
 from mozagg2bq_assets.postgres.connection import Postgres, postgres_error
-from mozagg2bq_assets.postgres.pg_dump import run_pg_dump
+from mozagg2bq_assets.postgres.pg_dump import LOCK_WAIT_SECONDS, run_pg_dump
 from mozagg2bq_assets.postgres.tables import count_table, group_by_partition, list_tables
+
+# A trimming job drops a hundred tables at a time, which may happen between a listing and the locks.
+LISTINGS = 5
 
 
 @dataclass(frozen=True)
@@ -82,12 +86,12 @@ class Dumper:
         self.directory.mkdir(parents=True, exist_ok=True)
         try:
             with self.source.connect() as connection:
-                connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-                snapshot = _export_snapshot(connection)
-                taken_at = datetime.now(UTC)
-                tables = list_tables(connection, part)
+                with ended_early(self.cancelled, connection.cancel):
+                    tables = _lock_tables(connection, part)
                 if not tables:
                     return {}
+                snapshot = _export_snapshot(connection)
+                taken_at = datetime.now(UTC)
                 with ThreadPoolExecutor(1) as pool:
                     counts = pool.submit(_count_tables, self.source, snapshot, tables) if snapshot else None
                     run_pg_dump(self.source, snapshot, part, together, self.progress, self.cancelled)
@@ -107,6 +111,8 @@ class Dumper:
         except BaseException as error:
             for partition in part:
                 shutil.rmtree(self.directory / partition.path, ignore_errors=True)
+            if isinstance(error, psycopg.Error) and self.cancelled.is_set():
+                raise Cancelled from error
             if isinstance(error, psycopg.Error):
                 raise postgres_error(error) from error
             raise
@@ -115,12 +121,40 @@ class Dumper:
 
 
 def _table_limit(connection: psycopg.Connection) -> int:
-    """Tables that one pg_dump may take. It locks each twice (leader and worker); half of the lock table is others'."""
+    """Tables that one pg_dump may take: we, its leader and a worker lock each; half of the lock table is others'."""
     row = connection.execute(
         "SELECT current_setting('max_locks_per_transaction')::int"
         " * (current_setting('max_connections')::int + current_setting('max_prepared_transactions')::int)"
     ).fetchone()
-    return int(row[0]) // 4 if row else 1
+    return int(row[0]) // 6 if row else 1
+
+
+def _lock_tables(connection: psycopg.Connection, part: Sequence[Partition]) -> list[SourceTable]:
+    """Lock the tables of those partitions, in a new transaction that has no snapshot yet, and return them.
+
+    A snapshot that is taken afterwards sees each table as it then is. One taken before would see no rows in a table
+    that somebody drops and makes anew, or rewrites, before pg_dump locks it: rows would be lost, and the counts agree.
+    Raises TransientError, naming the table, where somebody else holds it for too long, or tables vanish all the time.
+    """
+    for _ in range(LISTINGS):
+        tables = list_tables(connection, part)
+        connection.commit()
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        connection.execute(f"SET LOCAL lock_timeout = '{LOCK_WAIT_SECONDS}s'".encode())
+        try:
+            for table in tables:
+                name = sql.Identifier("public", table.name)
+                connection.execute(sql.SQL("LOCK TABLE ONLY {} IN ACCESS SHARE MODE").format(name))
+        except psycopg.errors.UndefinedTable:
+            connection.rollback()  # it has vanished since the listing
+        except psycopg.errors.LockNotAvailable:
+            raise TransientError(
+                f"table {table.name} has been locked by another session for {LOCK_WAIT_SECONDS} seconds: see who holds"
+                " it in pg_locks, or try again later"
+            ) from None
+        else:
+            return tables
+    raise TransientError(f"tables of {part[0]} vanish as fast as they are listed: try again later")
 
 
 def _parts(

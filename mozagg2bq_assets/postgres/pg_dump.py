@@ -1,19 +1,17 @@
 """pg_dump as a process: its arguments, its messages, and its end, whoever asks for it."""
 
 import ctypes
-import os
 import shutil
 import signal
 import subprocess
-import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event
 
 from mozagg2bq_assets.errors import Cancelled, UserError
 from mozagg2bq_assets.model.partitions import Partition
+from mozagg2bq_assets.postgres.cancellation import ended_early
 from mozagg2bq_assets.postgres.connection import Postgres
 
 # Measured on a full day: twice as fast as pg_dump's defaults, and within a fifth of the server's own limit.
@@ -21,7 +19,6 @@ JOBS = 2
 COMPRESSION = 1
 LOCK_WAIT_SECONDS = 60
 DEADLINE_SECONDS = 4 * 3600
-WATCH_SECONDS = 0.2
 
 _PDEATHSIG = 1  # PR_SET_PDEATHSIG of Linux' prctl
 _libc = ctypes.CDLL(None)
@@ -43,7 +40,8 @@ def run_pg_dump(
     errors: deque[str] = deque(maxlen=3)
     process = _start(_command(snapshot, partitions, output), source)
     try:
-        with _ended_in_time(process, cancelled):
+        # pg_dump switches the server's statement timeout off for itself, so nothing else would end it.
+        with ended_early(cancelled, process.kill, DEADLINE_SECONDS):
             for line in process.stderr or ():
                 message = line.rstrip().removeprefix("pg_dump: ")
                 progress(message)
@@ -54,9 +52,9 @@ def run_pg_dump(
         if process.poll() is None:
             process.kill()
             process.wait()
-        if process.returncode:
+        if process.returncode or cancelled.is_set():
             shutil.rmtree(output, ignore_errors=True)
-    if process.returncode and cancelled.is_set():
+    if cancelled.is_set():
         raise Cancelled
     if process.returncode:
         raise UserError(f"pg_dump failed: {' '.join(errors) or _exit_reason(process.returncode)}")
@@ -69,6 +67,7 @@ def _command(snapshot: str | None, partitions: Iterable[Partition], output: Path
         f"--jobs={JOBS}",
         f"--compress={COMPRESSION}",
         f"--lock-wait-timeout={LOCK_WAIT_SECONDS}s",
+        "--encoding=UTF8",
         "--no-password",
         "--no-sync",
         "--verbose",
@@ -94,7 +93,7 @@ def _start(command: list[str], source: Postgres) -> subprocess.Popen[str]:
     try:
         return subprocess.Popen(
             command,
-            env={**os.environ, **source.environment()},
+            env=source.environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -104,30 +103,6 @@ def _start(command: list[str], source: Postgres) -> subprocess.Popen[str]:
         )
     except FileNotFoundError:
         raise UserError("pg_dump is not on PATH: install PostgreSQL's client tools, as new as the server") from None
-
-
-@contextmanager
-def _ended_in_time(process: subprocess.Popen[str], cancelled: Event) -> Iterator[None]:
-    """End the process from another thread when that is asked for, or at its deadline.
-
-    pg_dump switches the server's statement timeout off for itself, so nothing else would.
-    """
-    left = Event()
-
-    def watch() -> None:
-        deadline = time.monotonic() + DEADLINE_SECONDS
-        while not left.wait(WATCH_SECONDS):
-            if cancelled.is_set() or time.monotonic() > deadline:
-                process.kill()
-                return
-
-    watcher = Thread(target=watch)
-    watcher.start()
-    try:
-        yield
-    finally:
-        left.set()
-        watcher.join()
 
 
 def _exit_reason(status: int) -> str:

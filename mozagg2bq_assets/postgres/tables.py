@@ -44,8 +44,8 @@ def group_by_partition(tables: Iterable[SourceTable]) -> dict[Partition, list[So
 
 
 def count_table(connection: psycopg.Connection, table: str) -> int:
-    """Rows of one table of schema public."""
-    query = sql.SQL("SELECT count(*) FROM public.{}").format(sql.Identifier(table))
+    """Rows of one table of schema public, without those of tables that inherit from it."""
+    query = sql.SQL("SELECT count(*) FROM ONLY public.{}").format(sql.Identifier(table))
     (rows,) = connection.execute(query).fetchone() or (0,)
     return int(rows)
 

@@ -19,6 +19,7 @@ from mozagg2bq_assets.parquet.converter import Converted, DuckDBConverter, Dump,
 from mozagg2bq_assets.pipeline.ingest import Services, ingest
 from mozagg2bq_assets.pipeline.result import StageResult
 from mozagg2bq_assets.pipeline.services import open_source
+from mozagg2bq_assets.postgres.cancellation import WATCH_SECONDS
 from mozagg2bq_assets.postgres.dump import Dumper
 from mozagg2bq_assets.postgres.pg_dump import LOCK_WAIT_SECONDS
 from mozagg2bq_assets_tests.helpers.runs import DAYS, TYPE, Pipeline
@@ -114,22 +115,36 @@ def test_leaving_early(pipeline: Pipeline, tmp_path: Path) -> None:
     assert pipeline.source.execute(sessions).fetchone() == (0,)
 
 
-def test_leaving_while_pg_dump_waits(pipeline: Pipeline, tmp_path: Path) -> None:
-    """pg_dump that waits for a lock is ended at once, long before its lock wait is over, and leaves no files."""
-    cancelled, output = threading.Event(), tmp_path / "together"
+def test_leaving_while_a_table_is_locked(pipeline: Pipeline, tmp_path: Path) -> None:
+    """A dump that waits for a lock ends at once, long before its lock wait is over, and leaves no files."""
+    cancelled = threading.Event()
     dumper = Dumper(open_source(), tmp_path, cancelled=cancelled)
-    with ThreadPoolExecutor(1) as pool:
-        with pipeline.source.transaction():
-            pipeline.source.execute("LOCK TABLE build_id_nightly_73_20191202 IN ACCESS EXCLUSIVE MODE")
-            dumps = pool.submit(list, dumper.dump(PARTITIONS))
-            # The session that counts and pg_dump.
-            wait_until(lambda: waiting_sessions(pipeline) == 2)
-            assert output.exists()
-            cancelled.set()
-            wait_until(lambda: not output.exists())
+    with ThreadPoolExecutor(1) as pool, pipeline.source.transaction():
+        pipeline.source.execute("LOCK TABLE build_id_nightly_73_20191202 IN ACCESS EXCLUSIVE MODE")
+        dumps = pool.submit(list, dumper.dump(PARTITIONS))
+        wait_until(lambda: waiting_sessions(pipeline) == 1)
+        cancelled.set()
         with pytest.raises(Cancelled):
-            dumps.result(60)
+            dumps.result(LOCK_WAIT_SECONDS / 2)
+        assert waiting_sessions(pipeline) == 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_leaving_while_pg_dump_works(pipeline: Pipeline, tmp_path: Path) -> None:
+    """pg_dump is ended at its first message, and leaves neither files nor sessions."""
+    cancelled = threading.Event()
+    with pytest.raises(Cancelled):
+        list(Dumper(open_source(), tmp_path, lambda _: cancel_and_wait(cancelled), cancelled).dump(PARTITIONS))
+    assert list(tmp_path.iterdir()) == []
+    sessions = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'telemetry'"
+    wait_until(lambda: pipeline.source.execute(sessions).fetchone() == (0,))
+
+
+def cancel_and_wait(cancelled: threading.Event) -> None:
+    """Long enough for the watcher to see it, while pg_dump cannot go on: nobody reads its messages."""
+    if not cancelled.is_set():
+        cancelled.set()
+        time.sleep(3 * WATCH_SECONDS)
 
 
 def waiting_sessions(pipeline: Pipeline) -> int:

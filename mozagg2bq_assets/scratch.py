@@ -6,34 +6,52 @@ The kernel says whose a folder is: it takes a lock back when its holder dies.
 import fcntl
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from tempfile import gettempdir, mkdtemp
 
+from mozagg2bq_assets.errors import UserError
+
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """A folder that goes when the block ends; those of this user's processes that were killed go first."""
-    root = Path(gettempdir()) / f"mozagg2bq-{os.getuid()}"
-    root.mkdir(mode=0o700, exist_ok=True)
+    """A folder that goes when the block ends; those of this user's processes that were killed go first.
+
+    They lie in one folder below TMPDIR. Raises UserError where that is not this user's alone.
+    """
+    root = _root()
     with ExitStack() as stack:
         # Or another process could take the new folder for abandoned before it is locked.
         with _locked(root):
-            for path in root.iterdir():
-                # Somebody works in it, or has just removed it.
-                with suppress(BlockingIOError, FileNotFoundError), _locked(path, fcntl.LOCK_NB):
-                    shutil.rmtree(path)
+            for entry in os.scandir(root):
+                # Somebody works in it, or has just removed it. What is no folder is not ours.
+                with suppress(BlockingIOError, FileNotFoundError, NotADirectoryError), _locked(entry, fcntl.LOCK_NB):
+                    shutil.rmtree(entry)
             folder = Path(mkdtemp(dir=root))
             stack.enter_context(_locked(folder))
         stack.callback(shutil.rmtree, folder)  # while it is still locked
         yield folder
 
 
+def _root() -> Path:
+    """The folder of all of this user's processes. Anybody can make one of that name where TMPDIR is shared."""
+    root = Path(gettempdir()) / f"mozagg2bq-{os.getuid()}"
+    with suppress(FileExistsError):
+        root.mkdir(mode=0o700)
+    found = root.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:
+        raise UserError(
+            f"{root} is not a folder that this user alone can use: remove it, or set TMPDIR to another place"
+        )
+    return root
+
+
 @contextmanager
-def _locked(folder: Path, flags: int = 0) -> Iterator[None]:
+def _locked(folder: os.PathLike[str], flags: int = 0) -> Iterator[None]:
     """Hold the lock of a folder. Raises BlockingIOError where LOCK_NB is given and somebody else holds it."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | flags)
         yield

@@ -1,10 +1,15 @@
 """Local folders of runs: gone with the run, however it ends."""
 
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
+from mozagg2bq_assets.errors import UserError
 from mozagg2bq_assets.scratch import scratch_folder
 
 HOLD = """
@@ -43,3 +48,59 @@ def test_many_at_once() -> None:
 
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(work, range(1000))) == [str(number) for number in range(1000)]
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where this user's folders lie, in a TMPDIR of the test's own."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    return tmp_path / f"mozagg2bq-{os.getuid()}"
+
+
+def link(root: Path, target: Path) -> None:
+    """A link to somebody's folder."""
+    root.symlink_to(target)
+
+
+def open_to_all(root: Path, _: Path) -> None:
+    """A folder that others may write to."""
+    root.mkdir()
+    root.chmod(0o777)
+
+
+def of_somebody_else(root: Path, _: Path) -> None:
+    """Another user's folder."""
+    root.mkdir(mode=0o700)
+    os.chown(root, 12345, -1)
+
+
+def file(root: Path, _: Path) -> None:
+    """No folder at all."""
+    root.touch()
+
+
+@pytest.mark.parametrize("made", [link, open_to_all, of_somebody_else, file])
+def test_a_folder_that_is_not_ours_alone(root: Path, tmp_path: Path, made: Callable[[Path, Path], None]) -> None:
+    """Nothing is made or removed there, and the message says what to do."""
+    target = tmp_path / "somebody's"
+    (target / "precious").mkdir(parents=True)
+    if made is of_somebody_else and os.getuid() != 0:
+        pytest.skip("only root can make it")
+    made(root, target)
+    with pytest.raises(UserError, match="remove it, or set TMPDIR"), scratch_folder():
+        pass
+    assert (target / "precious").exists()
+
+
+def test_what_is_no_folder_of_ours(root: Path, tmp_path: Path) -> None:
+    """Links and files among our folders stay, and so does what links lead to."""
+    target = tmp_path / "somebody's"
+    (target / "precious").mkdir(parents=True)
+    root.mkdir(mode=0o700)
+    (root / "link").symlink_to(target)
+    (root / "file").touch()
+    (root / "abandoned").mkdir()
+    with scratch_folder():
+        pass
+    assert {path.name for path in root.iterdir()} == {"link", "file"}
+    assert (target / "precious").exists()

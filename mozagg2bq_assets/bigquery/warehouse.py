@@ -19,7 +19,7 @@ from requests.exceptions import RequestException
 from mozagg2bq_assets.errors import TransientError, UserError
 from mozagg2bq_assets.model.columns import COLUMNS
 from mozagg2bq_assets.model.counts import ChannelCounts
-from mozagg2bq_assets.model.partitions import Partition
+from mozagg2bq_assets.model.partitions import DayRange, Partition
 from mozagg2bq_assets.model.tables import AggregateType
 
 # The client would otherwise try for ten minutes to reach a server that is not there.
@@ -58,7 +58,7 @@ class Warehouse:
 
         A job of that id that exists already (from a request whose answer was lost) is waited for instead.
         """
-        self._ensure_table(partition.aggregate_type)
+        table = self._ensure_table(partition.aggregate_type)
         destination = self.partition_id(partition)
         config = bigquery.LoadJobConfig(
             source_format=bigquery.SourceFormat.PARQUET,
@@ -68,9 +68,12 @@ class Warehouse:
         )
         with bigquery_errors(destination), parquet.open("rb") as file:
             try:
-                self.client.load_table_from_file(file, destination, job_id=job_id, job_config=config).result()
+                self.client.load_table_from_file(
+                    file, destination, job_id=job_id, location=table.location, job_config=config
+                ).result()
             except Conflict:
-                self.client.get_job(job_id).result()
+                # The conflict does not say where the job is, and outside of US and EU it is not found without that.
+                self.client.get_job(job_id, location=table.location).result()
 
     def count_partition(self, partition: Partition) -> ChannelCounts:
         """Rows of one partition by `channel version`."""
@@ -82,15 +85,21 @@ class Warehouse:
         rows = self._query(partition.aggregate_type, query, [parameter])
         return ChannelCounts({row["name"]: row["row_count"] for row in rows})
 
-    def count_days(self, aggregate_type: AggregateType) -> dict[date, int]:
-        """Rows of every partition, from one query that reads no bytes. Empty where there is no such table."""
+    def count_days(self, aggregate_type: AggregateType, days: DayRange) -> dict[date, int]:
+        """Rows of each of those days that has some, from one query that reads no bytes. Empty without a table.
+
+        A table may ask for a filter on the partition in every query.
+        """
         query = (
-            "SELECT _PARTITIONDATE AS day, COUNT(*) AS row_count"
-            f" FROM `{self.table_id(aggregate_type)}` GROUP BY day ORDER BY day"
+            f"SELECT _PARTITIONDATE AS day, COUNT(*) AS row_count FROM `{self.table_id(aggregate_type)}`"
+            " WHERE _PARTITIONDATE >= @start AND _PARTITIONDATE < @end GROUP BY day ORDER BY day"
         )
         if not self.has_table(aggregate_type):
             return {}
-        return {row["day"]: row["row_count"] for row in self._query(aggregate_type, query, [])}
+        bounds = [
+            bigquery.ScalarQueryParameter(name, "DATE", day) for name, day in (("start", days.start), ("end", days.end))
+        ]
+        return {row["day"]: row["row_count"] for row in self._query(aggregate_type, query, bounds)}
 
     def _query(
         self, aggregate_type: AggregateType, query: str, parameters: list[bigquery.ScalarQueryParameter]
@@ -106,7 +115,7 @@ class Warehouse:
             except NotFound:
                 return None
 
-    def _ensure_table(self, aggregate_type: AggregateType) -> None:
+    def _ensure_table(self, aggregate_type: AggregateType) -> bigquery.Table:
         """Create dataset and table on first use. Raises UserError for a table that is not as it should be."""
         table = self._table(aggregate_type)
         if table is None:
@@ -114,16 +123,34 @@ class Warehouse:
             table.time_partitioning = bigquery.TimePartitioning(type_=bigquery.TimePartitioningType.DAY)
             table.clustering_fields = list(CLUSTERING[aggregate_type])
             with bigquery_errors(self.table_id(aggregate_type)):
-                self.client.create_dataset(f"{self.client.project}.{self.dataset}", exists_ok=True)
+                self._ensure_dataset()
                 table = self.client.create_table(table, exists_ok=True)
-        columns = [(field.name, field.field_type, field.mode) for field in table.schema]
-        if columns != [column[:3] for column in COLUMNS]:
-            raise UserError(f"table {table.full_table_id} has other columns: move it away or name another dataset")
-        partitioning = table.time_partitioning
-        if partitioning is None or (partitioning.type_, partitioning.field) != ("DAY", None):
-            raise UserError(
-                f"table {table.full_table_id} is not partitioned by ingestion day: move it away or name another dataset"
-            )
+        check_table(table)
+        return table
+
+    def _ensure_dataset(self) -> None:
+        """Make it where it is not there: an account that may write to it need not have the right to make one."""
+        name = f"{self.client.project}.{self.dataset}"
+        try:
+            self.client.get_dataset(name, retry=RETRY)
+        except NotFound:
+            self.client.create_dataset(name, exists_ok=True)
+
+
+def check_table(table: bigquery.Table) -> None:
+    """Raise UserError for a table that has other columns or partitions, or that would lose what is loaded into it."""
+    remedy = "move it away or name another dataset"
+    columns = [(field.name, field.field_type, field.mode) for field in table.schema]
+    if columns != [column[:3] for column in COLUMNS]:
+        raise UserError(f"table {table.full_table_id} has other columns: {remedy}")
+    partitioning = table.time_partitioning
+    if partitioning is None or (partitioning.type_, partitioning.field) != ("DAY", None):
+        raise UserError(f"table {table.full_table_id} is not partitioned by ingestion day: {remedy}")
+    if partitioning.expiration_ms or table.expires:
+        raise UserError(
+            f"table {table.full_table_id} or its partitions expire, so old days would be gone once loaded: take"
+            " the expiration off the table, and off its dataset, from which new tables get theirs"
+        )
 
 
 @contextmanager

@@ -196,7 +196,7 @@ class _Flow:
 
     def _report(self, result: StageResult) -> None:
         if result.error is not None or result.stage == self.selected[-1]:
-            for stage in self.selected:
+            for stage in Stage:
                 shutil.rmtree(self._folder(stage, result.partition), ignore_errors=True)
         self.results.put(result)
         if self.cancelled.is_set():

@@ -73,7 +73,7 @@ def reconcile(
         lake.manifests(ParquetManifest, aggregate_type),
     )
     objects = {stage: lake.objects(stage, aggregate_type) for stage in Stage}
-    loaded = warehouse.count_days(aggregate_type)
+    loaded = warehouse.count_days(aggregate_type, wanted)
     for day in wanted:
         if count_source or day in tables.keys() | dumps.keys() | parquets.keys() | loaded.keys():
             dump, parquet = dumps.get(day), parquets.get(day)

@@ -159,8 +159,8 @@ def test_twenty_partitions(
     result = backfill(dagster_url, "--start", str(START), "--end", str(END))
     assert result.returncode == 1, result.stdout + result.stderr
     assert "COMPLETED_FAILED: 19 of 20 partitions done, 1 failed" in result.stderr
-    assert warehouse.count_days(submission).keys() == set(DAYS) - {MISSING}
-    assert warehouse.count_days(build).keys() == set(DAYS) - {MISSING, DAMAGED}
+    assert warehouse.count_days(submission, DAYS).keys() == set(DAYS) - {MISSING}
+    assert warehouse.count_days(build, DAYS).keys() == set(DAYS) - {MISSING, DAMAGED}
     done = dict.fromkeys(DAYS, "MATERIALIZED")
     for stage in Stage:
         assert states(dagster_url, submission, stage) == done
@@ -212,7 +212,7 @@ def test_interrupted_and_canceled(
     wait_for(lambda: DagsterClient(dagster_url).progress(backfill_id).status, "CANCELED")
     # What was committed before is whole, and nothing else is left.
     for aggregate_type in AggregateType:
-        for day in warehouse.count_days(aggregate_type):
+        for day in warehouse.count_days(aggregate_type, DAYS):
             one_day = DayRange(day, day + timedelta(days=1))
             report = reconcile(administrator, lake, warehouse, aggregate_type, one_day, count_source=True)
             assert report.differences == []

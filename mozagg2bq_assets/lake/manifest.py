@@ -2,11 +2,12 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from datetime import date, datetime
-from typing import Any, ClassVar, Generic, Literal, Self, TypeAlias, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeAlias, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 
 from mozagg2bq_assets.errors import DataError
 from mozagg2bq_assets.lake.files import StoredFile
@@ -34,18 +35,33 @@ class DumpDetails(_Model):
 
 
 class ParquetDetails(_Model):
-    """What a Parquet file was made from and with: the version of the dump, the engine, keys without a column."""
+    """What a Parquet file was made from and with: the version of the dump, the engine, keys without a column.
+
+    Of these the most frequent are named, and the others are `more_unmapped_keys`.
+    """
 
     raw_dump: str
     engine: str
     duckdb: str
     unmapped_keys: dict[str, UnmappedKey]
+    more_unmapped_keys: NonNegativeInt = 0
 
 
 class LoadDetails(_Model):
     """What was loaded: the version of the Parquet file."""
 
     parquet: str
+
+
+# A name of one path segment that leads neither up nor elsewhere.
+_NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"
+
+
+def _checked_file(file: StoredFile) -> StoredFile:
+    """Raises ValueError unless it may be a file of a version."""
+    if not re.match(_NAME, file.name) or file.size < 0 or not re.fullmatch("[0-9a-f]{64}", file.sha256):
+        raise ValueError("not a file of a version")
+    return file
 
 
 Rows = TypeVar("Rows", TableCounts, ChannelCounts)
@@ -60,11 +76,11 @@ class Manifest(_Model, Generic[Rows, Details]):
     stage: Stage
     aggregate_type: AggregateType
     day: date
-    version: str
+    version: Annotated[str, Field(pattern=_NAME)]
     run: Run
     committed_at: datetime
     ingest_date: date
-    files: tuple[StoredFile, ...]
+    files: tuple[Annotated[StoredFile, AfterValidator(_checked_file)], ...]
     rows: Rows
     details: Details
 
@@ -94,7 +110,7 @@ class Manifest(_Model, Generic[Rows, Details]):
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             place = ".".join(map(str, first["loc"]))
-            raise DataError(f"{where}: damaged manifest: {place}: {first['msg']}") from error
+            raise DataError(f"{where}: damaged manifest: {place[:100]}: {first['msg'][:200]}") from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{where}: damaged manifest: {error}") from error
 

@@ -70,14 +70,20 @@ class Lake:
         return f"s3://{self.bucket}/{self.key(manifest.of, manifest.partition.path, manifest.version)}/"
 
     def read(self, kind: type[AnyManifest], partition: Partition) -> AnyManifest | None:
-        """The manifest of a partition's stage, None where there is none. Raises DataError for a damaged one."""
+        """The manifest of a partition's stage, None where there is none.
+
+        Raises DataError for a damaged one, and one of another partition.
+        """
         key = self.key(kind.of, partition.path, MANIFEST)
         with s3_errors(self.bucket):
             try:
                 body = self.client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
             except self.client.exceptions.NoSuchKey:
                 return None
-        return cast(AnyManifest, kind.from_json(body, f"s3://{self.bucket}/{key}"))
+        manifest = kind.from_json(body, f"s3://{self.bucket}/{key}")
+        if manifest.partition != partition:
+            raise DataError(f"s3://{self.bucket}/{key}: damaged manifest: it is that of {manifest.partition}")
+        return cast(AnyManifest, manifest)
 
     def manifests(self, kind: type[AnyManifest], aggregate_type: AggregateType) -> dict[date, Attempt[AnyManifest]]:
         """The manifest of every day, or what is wrong with it."""

@@ -9,6 +9,10 @@ from mozagg2bq_assets.errors import CountMismatch
 from mozagg2bq_assets.model.tables import SourceTable
 
 EXAMPLE_CHARACTERS = 200
+# Of keys without a column, how many a manifest names, how many a message, and how much of a name that shows.
+NAMED_KEYS = 100
+SHOWN_KEYS = 5
+SHOWN_CHARACTERS = 50
 
 
 class Counts(dict[str, int]):
@@ -83,9 +87,17 @@ class UnmappedKeys(dict[str, UnmappedKey]):
         """Rows and an example of each key, in the order of keys."""
         return {key: vars(found) for key, found in sorted(self.items())}
 
-    def warning(self) -> str | None:
-        """All of them in a line, None where there are none."""
+    def most_frequent(self) -> "UnmappedKeys":
+        """Those that occur most often, as many as a manifest names; a key's name may hold anything, of any length."""
+        ordered = sorted(self.items(), key=lambda item: (-item[1].rows, item[0]))
+        return UnmappedKeys(ordered[:NAMED_KEYS])
+
+    def warning(self, more: int = 0) -> str | None:
+        """Some of them in a line, and how many there are besides, `more` among them; None where there are none."""
         if not self:
             return None
-        keys = (f"{key!r} in {found.rows} rows, e.g. {found.example}" for key, found in sorted(self.items()))
+        shown = sorted(self.items())[:SHOWN_KEYS]
+        keys = [f"{key[:SHOWN_CHARACTERS]!r} in {found.rows} rows, e.g. {found.example}" for key, found in shown]
+        if others := len(self) - len(shown) + more:
+            keys.append(f"and {others} more")
         return f"keys of dimensions that have no column: {'; '.join(keys)}"

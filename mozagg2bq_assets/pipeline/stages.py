@@ -83,8 +83,13 @@ class Stages:
         """Commit the Parquet file of a dump, if it has all rows of the dump."""
         started = time.monotonic()
         check_counts(f"Parquet of {dump.partition}", dump.rows.by_channel(), converted.rows)
+        named = converted.unmapped.most_frequent()
         details = ParquetDetails(
-            raw_dump=dump.version, engine=engine, duckdb=duckdb.__version__, unmapped_keys=dict(converted.unmapped)
+            raw_dump=dump.version,
+            engine=engine,
+            duckdb=duckdb.__version__,
+            unmapped_keys=dict(named),
+            more_unmapped_keys=len(converted.unmapped) - len(named),
         )
         local = [converted.path] if isinstance(converted, ParquetFile) else []
         stored = map(describe, local) if isinstance(converted, ParquetFile) else [converted.file]
@@ -197,7 +202,7 @@ def _warning(manifest: StageManifest) -> str | None:
     if isinstance(manifest, DumpManifest) and manifest.details.rows_in_snapshot is None:
         return "the server shares no snapshot: its own rows are not counted"
     if isinstance(manifest, ParquetManifest):
-        return UnmappedKeys(manifest.details.unmapped_keys).warning()
+        return UnmappedKeys(manifest.details.unmapped_keys).warning(manifest.details.more_unmapped_keys)
     return None
 
 

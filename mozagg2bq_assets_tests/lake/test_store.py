@@ -135,6 +135,12 @@ def test_manifests_of_the_first_version(kind: type[StageManifest]) -> None:
         ({"rows": {"nightly 73": -1}}, "rows.nightly 73: Input should be greater than or equal to 0"),
         ({"day": "2019-13-01"}, "day: Input should be a valid date"),
         ({"details": {}}, "details.raw_dump: Field required"),
+        ({"version": "../../other"}, "version: String should match pattern"),
+        ({"version": ".."}, "version: String should match pattern"),
+        ({"files": [{"name": "../toc.dat", "size": 1, "sha256": "0" * 64}]}, "files.0: Value error, not a file"),
+        ({"files": [{"name": "a/b", "size": 1, "sha256": "0" * 64}]}, "files.0: Value error, not a file"),
+        ({"files": [{"name": "a", "size": -1, "sha256": "0" * 64}]}, "files.0: Value error, not a file"),
+        ({"x" * 100_000: 1}, "x" * 100),
     ],
 )
 def test_manifest_that_is_not_one(path: Path, change: dict[str, object], message: str) -> None:
@@ -146,3 +152,14 @@ def test_manifest_that_is_not_one(path: Path, change: dict[str, object], message
         ParquetManifest.from_json(text.encode(), "here")
     assert str(raised.value).startswith(f"here: damaged manifest: {message}")
     assert "\n" not in str(raised.value)
+    assert len(str(raised.value)) < 400
+
+
+def test_manifest_of_another_day(lake: Lake, path: Path) -> None:
+    """One that somebody has copied to another day's folder is refused there."""
+    manifest = commit(lake, path, "first")
+    other = Partition(TYPE, date(2019, 12, 2))
+    key = f"{lake.key(Stage.PARQUET, other.path)}/manifest.json"
+    lake.client.put_object(Bucket=lake.bucket, Key=key, Body=manifest.to_json().encode())
+    with pytest.raises(DataError, match="damaged manifest: it is that of build_id 20191201"):
+        lake.read(ParquetManifest, other)

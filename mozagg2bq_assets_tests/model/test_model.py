@@ -78,6 +78,19 @@ def test_unmapped_keys() -> None:
     assert UnmappedKeys().warning() is None
 
 
+def test_many_unmapped_keys() -> None:
+    """A line names a few and says how many there are; a manifest names the most frequent."""
+    keys = UnmappedKeys()
+    for n in range(20_000):
+        keys.add(f"key {n} " + "x" * 1000, '"y"', rows=1 + (n == 7))
+    warning = keys.warning() or ""
+    assert warning.endswith("; and 19995 more")
+    assert len(warning) < 600
+    named = keys.most_frequent()
+    assert (len(named), next(iter(named))[:6]) == (100, "key 7 ")
+    assert (named.warning(len(keys) - len(named)) or "").endswith("; and 19995 more")
+
+
 def test_day_range() -> None:
     """The end is exclusive; a range that ends before it starts is empty."""
     days = DayRange(date(2019, 12, 30), date(2020, 1, 2))

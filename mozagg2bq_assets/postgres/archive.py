@@ -18,8 +18,8 @@ from mozagg2bq_assets.errors import DataError, UserError
 from mozagg2bq_assets.model.counts import TableCounts
 from mozagg2bq_assets.model.partitions import Partition
 from mozagg2bq_assets.model.tables import SourceTable
-from mozagg2bq_assets.postgres.connection import TOOLS_ENVIRONMENT
 from mozagg2bq_assets.postgres.copytext import count_lines
+from mozagg2bq_assets.postgres.tools import TOOLS_ENVIRONMENT
 
 TOC = "toc.dat"
 LIST = "toc.list"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import psycopg
 
 from mozagg2bq_assets.errors import OperatorError, TransientError, UserError
+from mozagg2bq_assets.postgres.tools import TOOLS_ENVIRONMENT
 
 CONNECT_SECONDS = 10
 
@@ -22,9 +23,6 @@ FROM pg_catalog.pg_settings WHERE name IN (
 """
 
 _LEADING_ELSEWHERE = ("PGHOSTADDR", "PGSERVICE", "PGSERVICEFILE", "PGOPTIONS")
-
-# pg_dump writes the archive's date in local time, without a zone, and its errors in the shell's language.
-TOOLS_ENVIRONMENT = {"TZ": "UTC", "LC_ALL": "C"}
 
 # Classes of SQLSTATE: connection lost, server shutting down or starting up, out of resources; and of class 40 and 57
 # what a standby says to a query that is in the way of what it replays.

@@ -29,6 +29,12 @@ from mozagg2bq_assets_tests.helpers.runs import Pipeline
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+# Tests that run at the same time have a TMPDIR each: some look at all that runs leave there.
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    tempfile.tempdir = None
+    os.environ["TMPDIR"] = tempfile.mkdtemp(prefix=f"{worker}-")
+    tempfile.tempdir = None
+
 # Who is started in the background may ignore Ctrl-C, and what it starts would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -4,7 +4,7 @@ from dagster import Definitions, get_dagster_logger, in_process_executor
 
 from mozagg2bq_assets import settings
 from mozagg2bq_assets.defs.assets import daily_stages
-from mozagg2bq_assets.defs.checks import reconciliation
+from mozagg2bq_assets.defs.reconciliation import reconciliation
 from mozagg2bq_assets.defs.resources import LakeResource, PostgresResource, SparkResource, WarehouseResource
 from mozagg2bq_assets.defs.schedules import JOBS, SCHEDULES
 from mozagg2bq_assets.defs.specs import source_tables

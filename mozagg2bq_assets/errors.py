@@ -13,7 +13,10 @@ class UserError(OperatorError):
 
 
 class TransientError(OperatorError):
-    """Something that may be well a moment later without anybody's help: a service that is away or overloaded."""
+    """Something that may be well a moment later without anybody's help: a service that is away or overloaded.
+
+    A session, request or job has met it after the tries that its client makes by itself. Repeating the run may help.
+    """
 
 
 class DataError(OperatorError):

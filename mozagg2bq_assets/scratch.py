@@ -1,6 +1,7 @@
 """Local disk for the files of a run or a task: a scratch folder that goes with the process that made it.
 
-The kernel says whose a folder is: it takes a lock back when its holder dies.
+A partition's files go earlier, in `pipeline.ingest`. The kernel says whose a folder is: it takes a lock back when its
+holder dies.
 """
 
 import fcntl

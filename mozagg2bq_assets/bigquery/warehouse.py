@@ -1,4 +1,4 @@
-"""BigQuery: the two tables, loads of one partition, and counts.
+"""BigQuery: the two tables, made on first use, loads of one partition, and counts.
 
 Tables are partitioned by ingestion time, by day: a load into `table$YYYYMMDD` replaces that partition alone, atomically
 and free of charge, and `_PARTITIONDATE` then is the date of the aggregate.
@@ -36,7 +36,7 @@ CLUSTERING = {
 
 @dataclass(frozen=True)
 class Warehouse:
-    """One dataset. Every method raises UserError where BigQuery cannot be reached or refuses."""
+    """One dataset. Every method raises UserError where BigQuery refuses, TransientError where it is away."""
 
     client: bigquery.Client
     dataset: str

@@ -1,4 +1,4 @@
-"""The command that launches a backfill on a running Dagster and follows it."""
+"""`mozagg2bq backfill`: the command that launches a backfill on a running Dagster and follows it."""
 
 from collections.abc import Iterator
 from datetime import date

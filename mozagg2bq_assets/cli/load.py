@@ -1,4 +1,4 @@
-"""The command that loads a Parquet file from a folder into BigQuery."""
+"""`mozagg2bq load`: the command that loads a Parquet file from a folder into BigQuery."""
 
 from datetime import date
 from pathlib import Path

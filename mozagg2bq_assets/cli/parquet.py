@@ -1,4 +1,4 @@
-"""Commands on Parquet files: make one of a dump in a folder, and look at some."""
+"""`mozagg2bq to-parquet`, `show`: make a Parquet file of a dump in a folder, and look at some."""
 
 from functools import partial
 from pathlib import Path
@@ -69,9 +69,14 @@ def show(path: Path) -> None:
 
 def _converter(engine: Engine, work: Path) -> Converter:
     """An engine that leaves its files in a folder."""
-    if engine is Engine.DUCKDB:
-        return DuckDBConverter(work)
+    match engine:
+        case Engine.DUCKDB:
+            return DuckDBConverter(work)
+        case Engine.SPARK:
+            return _spark_converter(work)
 
+
+def _spark_converter(work: Path) -> Converter:
     from mozagg2bq_assets.spark.job import SparkConverter
     from mozagg2bq_assets.spark.session import open_session, spark_config
     from mozagg2bq_assets.spark.storage import FolderStorage

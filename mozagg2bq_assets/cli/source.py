@@ -1,4 +1,4 @@
-"""Commands on the source: its tables, a session, and dumps into folders."""
+"""`mozagg2bq tables`, `psql`, `dump`: the source's tables, a session, and dumps into folders."""
 
 import os
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The command that compares source, lake and BigQuery."""
+"""`mozagg2bq verify`: the command that compares source, lake and BigQuery."""
 
 import sys
 from datetime import date

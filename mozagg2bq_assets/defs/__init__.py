@@ -1,4 +1,5 @@
-"""Dagster's side: assets, checks, partitions, jobs, schedules and resources. The only room that imports Dagster.
+"""Dagster's side: assets, checks, partitions, jobs, schedules and resources. Besides
+`definitions` and the demo, nothing else imports Dagster.
 
 Nothing is decided here about data: an asset's body passes resources to `pipeline` and turns results into events.
 """

@@ -92,9 +92,11 @@ def daily_stages(aggregate_type: AggregateType) -> AssetsDefinition:
 
 def _converter(config: StagesConfig, spark: SparkResource, writer: LakeWriter, folder: Path) -> Converter:
     """What the run's configuration asks for. Raises UserError before anything is dumped, which may take hours."""
-    if Engine.parse(config.engine or settings.engine()) is Engine.SPARK:
-        return spark.converter(writer.lake, writer.run.run_id)
-    return DuckDBConverter(folder / Stage.PARQUET)
+    match Engine.parse(config.engine or settings.engine()):
+        case Engine.DUCKDB:
+            return DuckDBConverter(folder / Stage.PARQUET)
+        case Engine.SPARK:
+            return spark.converter(writer.lake, writer.run.run_id)
 
 
 def _failure(aggregate_type: AggregateType, failures: Mapping[Partition, OperatorError], days: int) -> Failure:

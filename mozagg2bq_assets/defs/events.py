@@ -23,7 +23,7 @@ from mozagg2bq_assets.pipeline.result import StageResult
 
 
 def result_events(result: StageResult) -> Iterator[AssetMaterialization | AssetCheckEvaluation]:
-    """A committed stage of a partition: it is materialized, and its check has passed or warns."""
+    """A stage that did not fail, with rows or without: it is materialized, and its check has passed or warns."""
     key = stage_key(result.partition.aggregate_type, result.stage)
     partition, counted = partition_key(result.partition), _counted(result)
     yield AssetMaterialization(key, partition=partition, metadata=_metadata(result), description=result.warning)

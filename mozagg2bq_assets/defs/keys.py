@@ -1,4 +1,4 @@
-"""Names under which Dagster knows a type's assets and checks."""
+"""Names under which Dagster knows a type's assets, checks and job."""
 
 from dagster import AssetKey
 

@@ -1,4 +1,4 @@
-"""What Dagster shows of the assets and their checks before anything has run."""
+"""Specs of the assets and of the row counts: what each depends on, its partitions, and what Dagster shows of it."""
 
 import warnings
 from typing import Any, NamedTuple
@@ -91,7 +91,7 @@ def check_specs(aggregate_type: AggregateType) -> list[AssetCheckSpec]:
             AssetCheckSpec(
                 ROW_COUNT,
                 asset=stage_key(aggregate_type, stage),
-                description="Every row of the stage before is there, counted by table or by channel and version",
+                description="Every row of the stage before is there, by table or by channel and version; or a warning",
                 partitions_def=DAILY,
             )
             for stage in Stage

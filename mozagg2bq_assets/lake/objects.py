@@ -1,4 +1,4 @@
-"""S3 itself: its client, its URIs, and its errors as one line."""
+"""S3's client, its URIs, and its errors as one line. Transfers are in `store`."""
 
 import re
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ def s3_client() -> "S3Client":
 
 
 def read_object(client: "S3Client", uri: str) -> bytes:
-    """The object at an S3 URI. Raises UserError."""
+    """The object at an S3 URI. Raises UserError or TransientError."""
     bucket, key = split_uri(uri)
     with s3_errors(bucket):
         return client.get_object(Bucket=bucket, Key=key)["Body"].read()

@@ -1,7 +1,7 @@
 """The lake in S3: `{LAKE_URI}/{stage}/{type}/{YYYYMMDD}/manifest.json` names the files of one version beside it.
 
 A version becomes visible when its manifest replaces the one before, and stays as it is from then on. Readers open the
-manifest and nothing else, and check what they read against it.
+manifest and nothing else, and check what they read against it. All transfers are here.
 """
 
 import re
@@ -38,7 +38,7 @@ class ListedObject(NamedTuple):
 
 @dataclass(frozen=True)
 class Lake:
-    """The objects below one S3 URI. Every method raises UserError where S3 cannot be reached or refuses."""
+    """The objects below one S3 URI. Every method raises UserError where S3 refuses, TransientError where it is away."""
 
     client: "S3Client"
     bucket: str

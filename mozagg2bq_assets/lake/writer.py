@@ -1,8 +1,8 @@
 """What one run does to the lake: it commits versions, and removes those that belong to nobody any more.
 
 Several runs, of one Dagster instance or of many, may write to one lake. None of them removes what another may still
-publish. A version is published once, so one that has been replaced can go. A writer gives up after some hours, and what
-a writer unknown to this instance has stored is spared for twice that time.
+publish. A version is published once, so one that has been replaced can go. A writer gives up after MAX_RUN_HOURS, and
+what a writer unknown to this instance has stored is spared for twice that time.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,4 +1,7 @@
-"""What every engine follows: dumps in, a Parquet file or an error for each partition out. And the default engine."""
+"""What every engine follows: dumps in, a Parquet file or an error for each partition out. And the default engine.
+
+Which engine a run or a command takes is chosen in `defs.assets` and `cli.parquet`.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """A partition through its stages, by any orchestrator or none.
 
-`ingest` takes partitions and stages, and yields a result for each; `stages` says what one stage does with one
-partition. `reconcile` compares what the stages have made. How a dump is taken, a row read or a table loaded is known to
+`ingest` takes partitions and stages, and yields a result for each; `stages` says how the output of one is
+committed. `reconcile` compares what the stages have made. How a dump is taken, a row read or a table loaded is known to
 the rooms below.
 """

@@ -1,7 +1,8 @@
 """Partitions through their stages, one result at a time.
 
 The stages run side by side: while one partition is loaded, the next is committed, the one after it converted, and
-another dumped or uploaded. One partition waits between two stages at most, so neither memory nor disk grow with a run.
+another dumped or uploaded. Between two stages waits one partition, so memory does not grow with a run. On disk are the
+days of one pg_dump; an engine that takes all dumps before it begins, as Spark does, holds their lists.
 """
 
 import shutil

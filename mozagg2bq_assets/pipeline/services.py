@@ -1,6 +1,6 @@
 """Connect to the services that the settings name. Their clients are imported here when they are needed.
 
-Each takes longer to import than a small day to convert.
+Dagster's BigQuery client is made in `defs.resources`. Each takes longer to import than a small day to convert.
 """
 
 import json

@@ -1,4 +1,7 @@
-"""Dump the source tables of some partitions, and count them in the very snapshot that is dumped."""
+"""Dump the source tables of some partitions, and count them in the very snapshot that is dumped.
+
+One pg_dump takes as many partitions as the server's lock table bears; `pg_dump` runs it.
+"""
 
 import shutil
 import time
@@ -58,12 +61,15 @@ class Dumper:
 
         Takes as many partitions into one pg_dump as the server's lock table bears, and yields them, in their order,
         before it begins the next. If a pg_dump fails, its partitions are dumped one by one, so that one that cannot be
-        dumped costs no other: it has its error in the place of its dump. Raises UserError where the source cannot be
-        reached.
+        dumped costs no other: it has its error in the place of its dump. Raises OperatorError where the source cannot
+        be listed, and Cancelled.
         """
-        with self.source.connect() as connection:
-            tables = group_by_partition(list_tables(connection, partitions))
-            limit = _table_limit(connection)
+        try:
+            with self.source.connect() as connection:
+                tables = group_by_partition(list_tables(connection, partitions))
+                limit = _table_limit(connection)
+        except psycopg.Error as error:
+            raise postgres_error(error) from error
         for part in _parts(partitions, tables, limit):
             yield from self._dump_part(part)
 
@@ -81,7 +87,7 @@ class Dumper:
             yield from ((partition, dumps.get(partition)) for partition in part)
 
     def _dump_together(self, part: Sequence[Partition]) -> dict[Partition, Attempt[PartitionDump]]:
-        """One pg_dump for all of them. Raises UserError or DataError, and then leaves nothing behind."""
+        """One pg_dump for all of them. Raises OperatorError or Cancelled, and then leaves nothing behind."""
         started, together = time.monotonic(), self.directory / "together"
         self.directory.mkdir(parents=True, exist_ok=True)
         try:
@@ -93,7 +99,7 @@ class Dumper:
                 snapshot = _export_snapshot(connection)
                 taken_at = datetime.now(UTC)
                 with ThreadPoolExecutor(1) as pool:
-                    counts = pool.submit(_count_tables, self.source, snapshot, tables) if snapshot else None
+                    counts = pool.submit(self._count_tables, snapshot, tables) if snapshot else None
                     run_pg_dump(self.source, snapshot, part, together, self.progress, self.cancelled)
                     source_rows = counts.result() if counts else None
             held = time.monotonic() - started
@@ -118,6 +124,17 @@ class Dumper:
             raise
         finally:
             shutil.rmtree(together, ignore_errors=True)
+
+    def _count_tables(self, snapshot: str, tables: Iterable[SourceTable]) -> TableCounts:
+        """Rows per table in that snapshot; a transaction each, so that locks do not pile up on the server."""
+        counts = TableCounts()
+        with self.source.connect() as connection, ended_early(self.cancelled, connection.cancel):
+            for table in tables:
+                with connection.transaction():
+                    connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+                    connection.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(snapshot)))
+                    counts[table.name] = count_table(connection, table.name)
+        return counts
 
 
 def _table_limit(connection: psycopg.Connection) -> int:
@@ -209,15 +226,3 @@ def _export_snapshot(connection: psycopg.Connection) -> str | None:
             return None
     (snapshot,) = connection.execute("SELECT pg_export_snapshot()").fetchone() or (None,)
     return None if snapshot is None else str(snapshot)
-
-
-def _count_tables(source: Postgres, snapshot: str, tables: Iterable[SourceTable]) -> TableCounts:
-    """Rows per table in that snapshot; a transaction each, so that locks do not pile up on the server."""
-    counts = TableCounts()
-    with source.connect() as connection:
-        for table in tables:
-            with connection.transaction():
-                connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-                connection.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(snapshot)))
-                counts[table.name] = count_table(connection, table.name)
-    return counts

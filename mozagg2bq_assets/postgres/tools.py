@@ -1,4 +1,4 @@
-"""How PostgreSQL's own tools are run, on archives or on a server. Conversions need no more than this of it."""
+"""How PostgreSQL's own tools are run, on archives or on a server. Conversions import this, and not psycopg."""
 
 # pg_dump writes the archive's date in local time, without a zone, and its errors in the shell's language.
 TOOLS_ENVIRONMENT = {"TZ": "UTC", "LC_ALL": "C"}

@@ -1,4 +1,7 @@
-"""The check over everything: source, lake and BigQuery against each other. It can run at any time, by itself."""
+"""The check `reconciliation`: source, lake and BigQuery against each other, over all days, at any time, by itself.
+
+The row counts of the stages are declared in `specs` and evaluated in `events`.
+"""
 
 from datetime import UTC, datetime
 

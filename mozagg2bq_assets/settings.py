@@ -1,7 +1,7 @@
 """Settings, a class for each service: the only place that reads the project's own variables.
 
-One that has no default and is not set is an error. Nothing is built here: who needs a service passes its settings to the
-room that knows it.
+One that has no default and is not set is an error. Nothing is built here: who needs a service passes its settings to
+the room that knows it.
 """
 
 import os

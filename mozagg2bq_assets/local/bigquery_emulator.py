@@ -7,9 +7,13 @@ Runs in an environment of its own (constraints-bigquery.txt), so it imports noth
   row belongs to is the one in its `ds_nodash`, so a file with rows of another day is refused;
 - `_PARTITIONDATE` and `_PARTITIONTIME` read as the row's partition;
 - an uploaded job keeps the id its client chose, and the same id twice is 409 Already Exists;
-- `/token` hands out access tokens for the service account that the local stack writes.
+- `/token` hands out access tokens for the service account that the local stack writes;
+- nobody else is answered. The emulator runs DuckDB's SQL, which reads and writes files, for whoever asks, and any page
+  in a browser on this machine can ask. So every request needs a token, no page is given one, and requests that a page
+  makes or that came by another name of this host are refused.
 """
 
+import secrets
 import sys
 from contextvars import ContextVar
 from pathlib import Path
@@ -23,6 +27,8 @@ from bqemulator.config import PersistenceMode, Settings
 from bqemulator.domain.errors import AlreadyExistsError, InvalidQueryError, NotFoundError
 from bqemulator.sql.rewriter import partition_pseudo_columns
 from bqemulator.storage.sql_identifiers import quoted_table_ref
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
 
 requested_job_id: ContextVar[str | None] = ContextVar("requested_job_id", default=None)
 
@@ -33,13 +39,23 @@ run_load = upload._run_load
 new_job_id = upload._new_job_id
 
 
-def app_with_token_endpoint(context: Any) -> Any:
-    """The emulator's app, and the token endpoint of the local service account."""
-    app = create_app(context)
+def guarded_app(context: Any) -> Any:
+    """The emulator's app behind a token, and the token endpoint of the local service account."""
+    app, token = create_app(context), secrets.token_urlsafe(32)
 
     @app.post("/token")  # type: ignore[untyped-decorator]
-    def token() -> dict[str, Any]:
-        return {"access_token": "local", "token_type": "Bearer", "expires_in": 3600}
+    def issue() -> dict[str, Any]:
+        return {"access_token": token, "token_type": "Bearer", "expires_in": 3600}
+
+    @app.middleware("http")  # type: ignore[untyped-decorator]
+    async def guard(request: Request, call_next: Any) -> Any:
+        # A browser says which page asks, also in a form's POST, and by which name it has found this host.
+        if "origin" in request.headers or request.url.hostname != "127.0.0.1":
+            return PlainTextResponse("refused: not for pages in a browser", 403)
+        authorized = secrets.compare_digest(request.headers.get("authorization", ""), f"Bearer {token}")
+        if not authorized and request.url.path != "/token":
+            return PlainTextResponse("refused: no token of this emulator", 401)
+        return await call_next(request)
 
     return app
 
@@ -112,7 +128,7 @@ def main(port: int, data_dir: Path) -> None:
     # The emulator would download these two; from packages they are there already.
     for extension in ("spatial", "icu"):
         duckdb_extensions.import_extension(extension)
-    server.create_app = app_with_token_endpoint
+    server.create_app = guarded_app
     upload._load_configuration_from_envelope = configuration_with_job_id
     upload._run_load = run_load_under_its_id
     upload._new_job_id = lambda: requested_job_id.get() or new_job_id()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from mozagg2bq_assets.errors import Attempt, OperatorError
-from mozagg2bq_assets.lake.manifest import DumpManifest, ParquetManifest, StageManifest
+from mozagg2bq_assets.lake.manifest import DumpManifest, LoadManifest, ParquetManifest, StageManifest
 from mozagg2bq_assets.lake.store import MANIFEST, Lake
 from mozagg2bq_assets.model.partitions import DayRange, Stage, ds_nodash
 from mozagg2bq_assets.model.tables import AggregateType, SourceTable
@@ -16,6 +16,9 @@ from mozagg2bq_assets.postgres.tables import count_table, list_names
 
 if TYPE_CHECKING:
     from mozagg2bq_assets.bigquery.warehouse import Warehouse
+
+
+_RELOAD = "materialize bigquery_table of this day"
 
 
 @dataclass
@@ -68,17 +71,18 @@ def reconcile(
             tables.setdefault(table.day, []).append(name)
         elif not count_source:
             report.notes.append(f"{name}: outside the partitions, which begin at {wanted.start} and end with yesterday")
-    dumps, parquets = (
-        lake.manifests(DumpManifest, aggregate_type),
-        lake.manifests(ParquetManifest, aggregate_type),
-    )
+    dumps = lake.manifests(DumpManifest, aggregate_type)
+    parquets = lake.manifests(ParquetManifest, aggregate_type)
+    loads = lake.manifests(LoadManifest, aggregate_type)
     objects = {stage: lake.objects(stage, aggregate_type) for stage in Stage}
     loaded = warehouse.count_days(aggregate_type, wanted)
     for day in wanted:
         if count_source or day in tables.keys() | dumps.keys() | parquets.keys() | loaded.keys():
             dump, parquet = dumps.get(day), parquets.get(day)
             source = _source_rows(connection, tables.get(day, ()), count_source or dump is None)
-            report.days.append(_compare(day, source, dump, parquet, objects, loaded.get(day, 0)))
+            found = _compare(day, source, dump, parquet, objects, loaded.get(day, 0))
+            found.differences += _parquet_to_bigquery(parquet, loads.get(day), found.bigquery_rows)
+            report.days.append(found)
     return report
 
 
@@ -111,8 +115,6 @@ def _compare(
             report.differences += _missing_objects(manifest, objects[stage])
     report.differences += _source_to_dump(source, dump)
     report.differences += _dump_to_parquet(dump, parquet)
-    if bigquery_rows != (report.parquet_rows or 0):
-        report.differences.append(f"{bigquery_rows} rows in BigQuery, {report.parquet_rows or 0} in the Parquet file")
     return report
 
 
@@ -148,3 +150,19 @@ def _dump_to_parquet(dump: Attempt[DumpManifest] | None, parquet: Attempt[Parque
             yield "the Parquet file was made from an earlier dump"
         if parquet.rows.total != dump.rows.total:
             yield f"{parquet.rows.total} rows in the Parquet file, {dump.rows.total} in the dump"
+
+
+def _parquet_to_bigquery(
+    parquet: Attempt[ParquetManifest] | None, load: Attempt[LoadManifest] | None, bigquery_rows: int
+) -> Iterator[str]:
+    """Rows, and where their number agrees, whether they are of that very file: two may have equally many."""
+    file = parquet if isinstance(parquet, ParquetManifest) else None
+    file_rows = file.rows.total if file else 0
+    if isinstance(load, OperatorError):
+        yield str(load)
+    if bigquery_rows != file_rows:
+        yield f"{bigquery_rows} rows in BigQuery, {file_rows} in the Parquet file"
+    elif file and load is None:
+        yield f"nothing in the lake says which Parquet file BigQuery's rows are of: {_RELOAD}"
+    elif file and isinstance(load, LoadManifest) and load.details.parquet != file.version:
+        yield f"BigQuery has the rows of an earlier Parquet file: {_RELOAD}"

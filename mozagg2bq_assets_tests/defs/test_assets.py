@@ -270,6 +270,22 @@ def test_reconciliation_names_what_is_off(pipeline: Pipeline) -> None:
     assert report.notes == ["build_id_nightly_73_20191201_old: not the name of an aggregate table"]
 
 
+def test_reconciliation_knows_which_file_was_loaded(pipeline: Pipeline) -> None:
+    """Another Parquet file with equally many rows is not what BigQuery has, and neither is one that nobody loaded."""
+    assert pipeline.run().success
+    pipeline.source.execute("UPDATE build_id_nightly_73_20191201 SET histogram = '{9}'")
+    assert pipeline.run(one(FIRST), (Stage.RAW_DUMP, Stage.PARQUET)).success
+    for key in pipeline.object_keys(Stage.BIGQUERY_TABLE, "manifest.json", SECOND):
+        pipeline.lake.delete([key])
+    remedy = "materialize bigquery_table of this day"
+    assert pipeline.reconcile().differences == [
+        f"build_id 20191201: BigQuery has the rows of an earlier Parquet file: {remedy}",
+        f"build_id 20191202: nothing in the lake says which Parquet file BigQuery's rows are of: {remedy}",
+    ]
+    assert pipeline.run(stages=(Stage.BIGQUERY_TABLE,)).success
+    assert pipeline.reconcile().differences == []
+
+
 def test_reconciliation_runs_alone(pipeline: Pipeline) -> None:
     """The check can be run by itself, and fails where something differs."""
     from mozagg2bq_assets.definitions import defs

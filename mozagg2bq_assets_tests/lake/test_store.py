@@ -7,24 +7,18 @@ from pathlib import Path
 import pytest
 
 from mozagg2bq_assets.errors import DataError
-from mozagg2bq_assets.lake.files import describe
 from mozagg2bq_assets.lake.manifest import (
     MANIFESTS,
     DumpManifest,
-    ParquetDetails,
     ParquetManifest,
     StageManifest,
     _checksum,
 )
 from mozagg2bq_assets.lake.store import Lake
 from mozagg2bq_assets.lake.writer import LakeWriter, new_version
-from mozagg2bq_assets.model.counts import ChannelCounts, UnmappedKey
 from mozagg2bq_assets.model.partitions import Partition, Stage
-from mozagg2bq_assets.model.runs import Run
-from mozagg2bq_assets.model.tables import AggregateType
+from mozagg2bq_assets_tests.helpers.manifests import PARTITION, TYPE, parquet_manifest
 
-TYPE = AggregateType.BUILD_ID
-PARTITION = Partition(TYPE, date(2019, 12, 1))
 FOLDER = f"{Stage.PARQUET}/{TYPE}/20191201"
 
 
@@ -33,23 +27,6 @@ def commit(lake: Lake, path: Path, run_id: str, running: frozenset[str] = frozen
     manifest = parquet_manifest(path, new_version(run_id), run_id)
     LakeWriter(lake, manifest.run, running.__contains__).commit(manifest, [path])
     return manifest
-
-
-def parquet_manifest(path: Path, version: str, run_id: str) -> ParquetManifest:
-    """A manifest of one file."""
-    return ParquetManifest(
-        aggregate_type=TYPE,
-        day=PARTITION.day,
-        version=version,
-        run=Run(run_id, run_id),
-        committed_at=datetime.now(UTC),
-        ingest_date=PARTITION.day,
-        files=(describe(path),),
-        rows=ChannelCounts({"nightly 73": 12}),
-        details=ParquetDetails(
-            raw_dump="r.0", engine="duckdb", duckdb="2.0", unmapped_keys={"process": UnmappedKey(1, '"gpu"')}
-        ),
-    )
 
 
 @pytest.fixture

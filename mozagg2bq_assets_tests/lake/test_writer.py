@@ -13,7 +13,7 @@ from mozagg2bq_assets.lake.store import Lake
 from mozagg2bq_assets.lake.writer import LakeWriter, new_version
 from mozagg2bq_assets.model.partitions import Stage
 from mozagg2bq_assets.model.runs import Run
-from mozagg2bq_assets_tests.lake.test_store import PARTITION, parquet_manifest
+from mozagg2bq_assets_tests.helpers.manifests import PARTITION, parquet_manifest
 
 
 def unknown(_: str) -> None:

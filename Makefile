@@ -23,7 +23,7 @@ demo: install
 	$(BIN)/python -m mozagg2bq_assets.local.demo
 
 dev: install
-	$(BIN)/python -m mozagg2bq_assets.local.dev $(PORT)
+	$(BIN)/python -m mozagg2bq_assets.local.dev '$(PORT)'
 
 test: install
 	$(BIN)/pytest

@@ -1,17 +1,20 @@
 """`make demo`: sample data from PostgreSQL to BigQuery through Dagster, then every count of every stage."""
 
-import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import click
 
 from mozagg2bq_assets.defs.keys import job_name
-from mozagg2bq_assets.errors import UserError
 from mozagg2bq_assets.local import sample
+from mozagg2bq_assets.local.commands import run
 from mozagg2bq_assets.local.stack import Stack, running_stack
 from mozagg2bq_assets.model.tables import AggregateType
 from mozagg2bq_assets.pipeline.report import report_lines, reports
+
+if TYPE_CHECKING:
+    from dagster import ExecuteInProcessResult
 
 
 def main() -> int:
@@ -32,7 +35,10 @@ def main() -> int:
 
 
 def run_job(aggregate_type: AggregateType) -> bool:
-    """The main job of a type over all sample days, as one Dagster run in this process."""
+    """The main job of a type over all sample days, as one Dagster run in this process.
+
+    Raises KeyboardInterrupt where that ended the run.
+    """
     from dagster import DagsterInstance
 
     from mozagg2bq_assets.definitions import defs
@@ -48,11 +54,17 @@ def run_job(aggregate_type: AggregateType) -> bool:
             run_config={"loggers": {"console": {"config": {"log_level": "ERROR"}}}},
             raise_on_error=False,
         )
+    if was_interrupted(result):
+        raise KeyboardInterrupt
     return result.success
 
 
+def was_interrupted(result: "ExecuteInProcessResult") -> bool:
+    """Whether Ctrl-C or a signal ended the run, which Dagster returns as a failure like any other."""
+    # By value: the enum itself is not public.
+    failures = (event.job_failure_data for event in result.all_events if event.is_run_failure)
+    return any(data.failure_reason and data.failure_reason.value == "UNEXPECTED_TERMINATION" for data in failures)
+
+
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    run(main)

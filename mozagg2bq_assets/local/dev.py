@@ -3,8 +3,10 @@
 `python -m mozagg2bq_assets.local.dev [PORT]`
 """
 
+import errno
 import fcntl
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -17,46 +19,62 @@ import click
 
 from mozagg2bq_assets.errors import UserError
 from mozagg2bq_assets.local import sample
+from mozagg2bq_assets.local.commands import run
+from mozagg2bq_assets.local.services import free_port, undisturbed
 from mozagg2bq_assets.local.stack import ROOT, Stack, running_stack
 
-DEFAULT_PORT = "3000"
+DEFAULT_PORT = 3000
+LAST_PORT = 2**16 - 1
 
 
-def main(port: str = DEFAULT_PORT, stack: Stack | None = None) -> None:
-    """Run it. Raises UserError, before anything is started, where it could not be used."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+def main(port_text: str = str(DEFAULT_PORT), stack: Stack | None = None) -> int:
+    """Run it until interrupted. Raises UserError: before it starts anything, or if Dagster ends by itself."""
     stack = stack or Stack()
-    url = f"http://127.0.0.1:{checked_port(port)}"
-    with only_one(stack.state_dir, url), suppress(KeyboardInterrupt), running_stack(stack):
-        with stack.administrator() as connection:
-            if not sample.is_there(connection):
-                for _ in sample.seed(connection):
-                    pass
-        env = stack.state_dir / "env"
-        click.echo(f"Dagster: {url}; the stack's variables, for another shell: . {env}")
-        dagster_dev(port)
+    port = port_number(port_text)
+    url = f"http://127.0.0.1:{port}"
+    # Lock before port: another `make dev` of this folder has the port too, and the message should say where it is.
+    with suppress(KeyboardInterrupt), only_one(stack.state_dir, url) as lock:
+        check_port(port)
+        with running_stack(stack):
+            with stack.administrator() as connection:
+                if not sample.is_there(connection):
+                    for _ in sample.seed(connection):
+                        pass
+            env = shlex.quote(str(stack.state_dir / "env"))
+            click.echo(f"Dagster: {url}; the stack's variables, for another shell: . {env}")
+            dagster_dev(port, lock)
+            raise UserError("`dagster dev` ended by itself: its last messages say why")
+    return 0
 
 
-def checked_port(text: str) -> int:
-    """The port. Raises UserError where it is none, or another program listens there."""
-    if not text.isdecimal() or not 0 < int(text) < 2**16:
-        raise UserError(f"PORT is {text!r}: a number from 1 to 65535")
+def port_number(text: str) -> int:
+    """The port that `text` names. Raises UserError where it names none."""
+    # Python refuses to read a number of thousands of digits.
+    number = int(text) if text.isdecimal() and len(text) <= len(str(LAST_PORT)) else 0
+    if not 0 < number <= LAST_PORT:
+        raise UserError(f"PORT is {text!r}; it must be a number from 1 to {LAST_PORT}")
+    return number
+
+
+def check_port(port: int) -> None:
+    """Raise UserError where Dagster's page could not be on that port."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", int(text)))
+            probe.bind(("127.0.0.1", port))
         except OSError as error:
-            other = int(text) + 1 if int(text) < 2**16 - 1 else DEFAULT_PORT
-            raise UserError(
-                f"port {text} cannot be used ({error.strerror}): `make dev PORT={other}` takes another"
-            ) from None
-    return int(text)
+            taken = error.errno == errno.EADDRINUSE
+            why = "is taken by another program" if taken else f"cannot be used ({error.strerror})"
+            other = free_port(port + 1 if port < LAST_PORT else DEFAULT_PORT)
+            raise UserError(f"port {port} {why}: `make dev PORT={other}` uses another") from None
 
 
 @contextmanager
-def only_one(state_dir: Path, url: str) -> Iterator[None]:
-    """Raise UserError while another `make dev` runs on that stack: two daemons would launch each run twice."""
+def only_one(state_dir: Path, url: str) -> Iterator[int]:
+    """Raise UserError while another `make dev` runs on that stack: two daemons would launch each run twice.
+
+    Gives the descriptor that holds the lock. A process that inherits it holds the lock too.
+    """
     state_dir.mkdir(parents=True, exist_ok=True)
     with (state_dir / "dev").open("a+") as file:
         try:
@@ -69,27 +87,27 @@ def only_one(state_dir: Path, url: str) -> Iterator[None]:
         file.truncate(0)
         file.write(url)
         file.flush()
-        yield
+        yield file.fileno()
 
 
-def dagster_dev(port: str) -> None:
+def dagster_dev(port: int, lock: int) -> None:
     """Run `dagster dev` until it ends or this process is interrupted, and leave nothing of it behind."""
     # Not in this folder: it would remark that DAGSTER_HOME's dagster.yaml is used, and not the one here.
     process = subprocess.Popen(
-        (sys.executable, "-m", "dagster", "dev", "--port", port, "--workspace", str(ROOT / "workspace.yaml")),
+        (sys.executable, "-m", "dagster", "dev", "--port", str(port), "--workspace", str(ROOT / "workspace.yaml")),
         cwd=os.environ["DAGSTER_HOME"],
         start_new_session=True,
+        # It outlives this process if that is killed, and its daemon must still be the only one.
+        pass_fds=(lock,),
     )
     try:
         process.wait()
     finally:
         if process.poll() is None:
-            process.send_signal(signal.SIGINT)
-            process.wait()
+            with undisturbed():
+                process.send_signal(signal.SIGINT)
+                process.wait()
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1] if sys.argv[1:] else DEFAULT_PORT)
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    run(lambda: main(sys.argv[1]) if sys.argv[1:] else main())

@@ -2,12 +2,15 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
+import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +20,7 @@ from mozagg2bq_assets.errors import UserError
 
 START_SECONDS = 60
 STOP_SECONDS = 20
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
@@ -118,3 +122,21 @@ def free_port(wished: int = 0) -> int:
                 continue
             return int(probe.getsockname()[1])
     raise UserError("no free port on 127.0.0.1")
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Ignore Ctrl-C and the like for as long as the block lasts, so that what ends processes gets to its end.
+
+    A terminal that closes may send SIGHUP twice, and people press Ctrl-C twice.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        # Only the main thread is interrupted, and only it may say what a signal does.
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in INTERRUPTS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)

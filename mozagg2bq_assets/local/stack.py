@@ -19,7 +19,7 @@ import psycopg
 from mozagg2bq_assets.errors import UserError
 from mozagg2bq_assets.local.credentials import made_up_secrets, write_private, write_service_account
 from mozagg2bq_assets.local.postgres import DATABASE, ROLE, PostgresServer, tools_dir
-from mozagg2bq_assets.local.services import Service
+from mozagg2bq_assets.local.services import Service, undisturbed
 
 ROOT = Path(__file__).parents[2]
 STATE_DIR = ROOT / ".local"
@@ -42,20 +42,14 @@ class Stack:
     def up(self) -> dict[str, str]:
         """Start what does not run yet, wait until all answer and return the environment. Safe to repeat."""
         with self._lock():
-            secret = made_up_secrets(self.state_dir)
-            (self.state_dir / "s3" / BUCKET).mkdir(parents=True, exist_ok=True)
-            socket_dir = self._postgres.start(secret["POSTGRES_PASS"])
-            s3_port = self._s3.start()
-            bigquery_port = self._bigquery.start()
-            write_service_account(self.state_dir, bigquery_port)
-            environment = self._environment(socket_dir, s3_port, bigquery_port, secret)
-            write_private(self.state_dir / "env", shell_script(environment))
-            write_private(self.state_dir / "environment.json", json.dumps(environment))
-        return environment
+            return self._start()
 
     def keep(self) -> None:
-        """Have it stay when its users have left, until `down`."""
-        (self.state_dir / KEPT).touch()
+        """Have it run, as `up` does, and stay when its users have left, until `down`."""
+        # Under one lock: its last user may leave after an `up`, and ends what is not marked yet.
+        with self._lock():
+            self._start()
+            (self.state_dir / KEPT).touch()
 
     def down(self) -> None:
         """End what `up` started, whoever uses it."""
@@ -75,10 +69,22 @@ class Stack:
             try:
                 yield self.up()
             finally:
-                with self._lock(), suppress(BlockingIOError):
+                with undisturbed(), self._lock(), suppress(BlockingIOError):
                     fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     if not (self.state_dir / KEPT).exists():
                         self._stop()
+
+    def _start(self) -> dict[str, str]:
+        secret = made_up_secrets(self.state_dir)
+        (self.state_dir / "s3" / BUCKET).mkdir(parents=True, exist_ok=True)
+        socket_dir = self._postgres.start(secret["POSTGRES_PASS"])
+        s3_port = self._s3.start()
+        bigquery_port = self._bigquery.start()
+        write_service_account(self.state_dir, bigquery_port)
+        environment = self._environment(socket_dir, s3_port, bigquery_port, secret)
+        write_private(self.state_dir / "env", shell_script(environment))
+        write_private(self.state_dir / "environment.json", json.dumps(environment))
+        return environment
 
     def _stop(self) -> None:
         self._bigquery.stop()

@@ -67,3 +67,16 @@ def test_production_variables_are_dropped(monkeypatch: pytest.MonkeyPatch, tmp_p
     shell = subprocess.run(("bash", "-c", f". {tmp_path}/env && env"), capture_output=True, text=True, check=True)
     assert not PRODUCTION.keys() & {line.partition("=")[0] for line in shell.stdout.splitlines()}
     assert "POSTGRES_HOST=here" in shell.stdout
+
+
+def test_a_shell_finds_the_commands(tmp_path: Path) -> None:
+    """`. .local/env` is all that a shell needs for `mozagg2bq` and PostgreSQL's tools."""
+    (tmp_path / "env").write_text(shell_script({}))
+    script = ". ./env && command -v mozagg2bq pg_dump psql && mozagg2bq --help"
+    bare = {
+        **{name: os.environ[name] for name in ("HOME", "PYTHONPATH") if name in os.environ},
+        "PATH": "/usr/bin:/bin",
+    }
+    shell = subprocess.run(("bash", "-c", script), capture_output=True, text=True, check=False, cwd=tmp_path, env=bare)
+    assert shell.returncode == 0, shell.stderr
+    assert "Usage: mozagg2bq" in shell.stdout

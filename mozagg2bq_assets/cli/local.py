@@ -1,6 +1,6 @@
 """`mozagg2bq local`: the embedded stack by hand."""
 
-import os
+import shlex
 import sys
 
 import click
@@ -16,9 +16,7 @@ def up() -> None:
     """Start what does not run yet, and say where it is. It stays until `down`."""
     from mozagg2bq_assets.local.stack import Stack
 
-    stack = Stack()
-    stack.up()
-    stack.keep()
+    Stack().keep()
     _print_status()
 
 
@@ -60,5 +58,6 @@ def _print_status() -> bool:
         click.echo(f"{name:<10}{place or 'not running'}")
     running = all(where.values())
     if running:
-        click.echo(f"its variables, for your shell: . {os.path.relpath(stack.state_dir / 'env')}")
+        click.echo("its variables, for your shell:")
+        click.echo(f". {shlex.quote(str(stack.state_dir / 'env'))}")
     return running

@@ -5,7 +5,6 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from dagster import ConfigurableResource
-from dagster_aws.s3 import S3Resource
 
 from mozagg2bq_assets.lake.store import Lake
 from mozagg2bq_assets.pipeline.services import open_lake, open_source
@@ -24,15 +23,15 @@ class PostgresResource(ConfigurableResource[Postgres]):
 
     def source(self) -> Postgres:
         """Raises UserError where a variable is missing."""
-        return open_source(S3Resource().get_client())
+        return open_source()
 
 
-class LakeResource(S3Resource):
+class LakeResource(ConfigurableResource[Lake]):
     """S3 as the standard AWS variables say, and the lake at LAKE_URI in it."""
 
     def lake(self) -> Lake:
         """Raises UserError where LAKE_URI is missing."""
-        return open_lake(self.get_client())
+        return open_lake()
 
 
 class WarehouseResource(ConfigurableResource["Warehouse"]):

@@ -17,13 +17,11 @@ from mozagg2bq_assets.settings import (
 )
 
 if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
-
     from mozagg2bq_assets.bigquery.warehouse import Warehouse
     from mozagg2bq_assets.lake.store import Lake
 
 
-def open_source(s3: "S3Client | None" = None) -> Postgres:
+def open_source() -> Postgres:
     """The source. Database, user and password come from the object in S3 where the settings name one."""
     settings = PostgresSettings.read()
     if settings.credentials_uri is None:
@@ -33,19 +31,19 @@ def open_source(s3: "S3Client | None" = None) -> Postgres:
     from mozagg2bq_assets.lake.objects import read_object, s3_client
 
     try:
-        credentials = json.loads(read_object(s3 or s3_client(), settings.credentials_uri))
+        credentials = json.loads(read_object(s3_client(), settings.credentials_uri))
         return Postgres(settings.host, settings.port, *(str(credentials[name]) for name in CREDENTIALS))
     except (ValueError, KeyError, TypeError) as error:
         names = ", ".join(CREDENTIALS)
         raise UserError(f"{CREDENTIALS_URI}: {settings.credentials_uri} is not a JSON object with {names}") from error
 
 
-def open_lake(s3: "S3Client | None" = None) -> "Lake":
+def open_lake() -> "Lake":
     """The lake."""
     from mozagg2bq_assets.lake.objects import s3_client
     from mozagg2bq_assets.lake.store import Lake
 
-    return Lake.at(s3 or s3_client(), LakeSettings.read().uri)
+    return Lake.at(s3_client(), LakeSettings.read().uri)
 
 
 def open_warehouse() -> "Warehouse":

@@ -83,10 +83,6 @@ class UnmappedKeys(dict[str, UnmappedKey]):
         for key, found in other.items():
             self.add(key, found.example, found.rows)
 
-    def as_dict(self) -> dict[str, dict[str, Any]]:
-        """Rows and an example of each key, in the order of keys."""
-        return {key: vars(found) for key, found in sorted(self.items())}
-
     def most_frequent(self) -> "UnmappedKeys":
         """Those that occur most often, as many as a manifest names; a key's name may hold anything, of any length."""
         ordered = sorted(self.items(), key=lambda item: (-item[1].rows, item[0]))

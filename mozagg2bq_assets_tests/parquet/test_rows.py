@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from mozagg2bq_assets.bigquery.warehouse import Warehouse
 from mozagg2bq_assets.model.columns import DIMENSIONS
+from mozagg2bq_assets.model.counts import UnmappedKey
 from mozagg2bq_assets.model.partitions import Partition
 from mozagg2bq_assets.model.tables import AggregateType
 from mozagg2bq_assets.postgres.connection import Postgres
@@ -157,10 +158,7 @@ def test_unmapped_keys(administrator: psycopg.Connection, source: Postgres, tmp_
     rows = [Row('{"os": "x", "process": "gpu"}', "{1}")] * 3 + [Row('{"n": 1.10}', "{1}"), Row('{"os": "x"}', "{1}")]
     fill(administrator, f"build_id_nightly_73_{BUILD.ds_nodash}", rows)
     file = convert(source, [BUILD], tmp_path, engine)[FIRST_DAY]
-    assert file.unmapped.as_dict() == {
-        "process": {"rows": 3, "example": '"gpu"'},
-        "n": {"rows": 1, "example": "1.10"},
-    }
+    assert file.unmapped == {"process": UnmappedKey(3, '"gpu"'), "n": UnmappedKey(1, "1.10")}
     assert "'process' in 3 rows" in (file.unmapped.warning() or "")
 
 

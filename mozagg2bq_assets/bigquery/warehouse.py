@@ -18,6 +18,7 @@ from requests.exceptions import RequestException
 
 from mozagg2bq_assets.errors import TransientError, UserError
 from mozagg2bq_assets.model.columns import COLUMNS
+from mozagg2bq_assets.model.content import ContentSum, ContentSums
 from mozagg2bq_assets.model.counts import ChannelCounts
 from mozagg2bq_assets.model.partitions import DayRange, Partition
 from mozagg2bq_assets.model.tables import AggregateType
@@ -32,6 +33,8 @@ CLUSTERING = {
     AggregateType.SUBMISSION_DATE: ("ds_nodash", "version", "metric", "channel"),
     AggregateType.BUILD_ID: ("metric", "channel", "os", "version"),
 }
+
+_IN_RANGE = "_PARTITIONDATE >= @start AND _PARTITIONDATE < @end"
 
 
 @dataclass(frozen=True)
@@ -92,14 +95,29 @@ class Warehouse:
         """
         query = (
             f"SELECT _PARTITIONDATE AS day, COUNT(*) AS row_count FROM `{self.table_id(aggregate_type)}`"
-            " WHERE _PARTITIONDATE >= @start AND _PARTITIONDATE < @end GROUP BY day ORDER BY day"
+            f" WHERE {_IN_RANGE} GROUP BY day ORDER BY day"
         )
         if not self.has_table(aggregate_type):
             return {}
-        bounds = [
-            bigquery.ScalarQueryParameter(name, "DATE", day) for name, day in (("start", days.start), ("end", days.end))
-        ]
-        return {row["day"]: row["row_count"] for row in self._query(aggregate_type, query, bounds)}
+        return {row["day"]: row["row_count"] for row in self._query(aggregate_type, query, _bounds(days))}
+
+    def content_sums(self, aggregate_type: AggregateType, days: DayRange) -> dict[date, ContentSums]:
+        """Sums, as `model.content` has them, of each of those days by `channel version`. Empty without a table."""
+        if not self.has_table(aggregate_type):
+            return {}
+        sums: dict[date, dict[str, ContentSum]] = {}
+        for row in self._query(aggregate_type, _content_query(self.table_id(aggregate_type)), _bounds(days)):
+            sums.setdefault(row["day"], {})[row["name"]] = ContentSum(row["row_count"], row["first"], row["second"])
+        return dict(sums)
+
+    def content_bytes(self, aggregate_type: AggregateType, days: DayRange) -> int:
+        """Bytes that BigQuery would read, and charge for, to give the content sums of those days (a dry run)."""
+        if not self.has_table(aggregate_type):
+            return 0
+        config = bigquery.QueryJobConfig(query_parameters=_bounds(days), dry_run=True, use_query_cache=False)
+        with bigquery_errors(self.table_id(aggregate_type)):
+            query = _content_query(self.table_id(aggregate_type))
+            return int(self.client.query(query, job_config=config, retry=RETRY).total_bytes_processed or 0)
 
     def _query(
         self, aggregate_type: AggregateType, query: str, parameters: list[bigquery.ScalarQueryParameter]
@@ -135,6 +153,28 @@ class Warehouse:
             self.client.get_dataset(name, retry=RETRY)
         except NotFound:
             self.client.create_dataset(name, exists_ok=True)
+
+
+def _bounds(days: DayRange) -> list[bigquery.ScalarQueryParameter]:
+    """The parameters of `_IN_RANGE`."""
+    return [
+        bigquery.ScalarQueryParameter(name, "DATE", day) for name, day in (("start", days.start), ("end", days.end))
+    ]
+
+
+def _content_query(table: str) -> str:
+    """Content sums by day and `channel version`."""
+    values = (f"CAST(`{column.name}` AS STRING)" for column in COLUMNS)
+    written = ", ".join(f"IFNULL(CONCAT(CAST(BYTE_LENGTH({v}) AS STRING), ':', {v}), '-')" for v in values)
+    return f"""
+        SELECT day, name, COUNT(*) AS row_count,
+            SUM(CAST(CONCAT('0x', SUBSTR(hash, 1, 8)) AS INT64)) AS first,
+            SUM(CAST(CONCAT('0x', SUBSTR(hash, 9, 8)) AS INT64)) AS second
+        FROM (
+            SELECT _PARTITIONDATE AS day, CONCAT(channel, ' ', version) AS name, TO_HEX(MD5(CONCAT({written}))) AS hash
+            FROM `{table}` WHERE {_IN_RANGE}
+        ) GROUP BY day, name
+    """
 
 
 def check_table(table: bigquery.Table) -> None:

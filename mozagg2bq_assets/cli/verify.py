@@ -16,14 +16,15 @@ from mozagg2bq_assets.cli.options import (
 )
 from mozagg2bq_assets.errors import UserError
 from mozagg2bq_assets.model.tables import AggregateType
-from mozagg2bq_assets.pipeline.report import report_lines, reports
+from mozagg2bq_assets.pipeline.report import content_reports, report_lines, reports
 
 
 @click.command()
 @type_option(required=False)
 @date_option(required=False)
 @end_date_option
-def verify(aggregate_type: AggregateType | None, day: date | None, end_date: date | None) -> None:
+@click.option("--content", is_flag=True, help="Compare what the rows hold too: BigQuery charges for what it reads.")
+def verify(aggregate_type: AggregateType | None, day: date | None, end_date: date | None, content: bool) -> None:
     """Compare source, lake and BigQuery, day by day; with --date the source's rows too, not its tables alone."""
     if end_date and not day:
         raise UserError("--end-date goes with --date")
@@ -31,8 +32,13 @@ def verify(aggregate_type: AggregateType | None, day: date | None, end_date: dat
     if day:
         check_partitions(wanted)
     differs = False
-    for report in reports(types(aggregate_type), wanted, count_source=day is not None):
+    chosen, counted = types(aggregate_type), day is not None
+    for report in content_reports(chosen, wanted, counted, _announce) if content else reports(chosen, wanted, counted):
         click.echo("\n".join(report_lines(report)))
         differs |= bool(report.differences)
     if differs:
         sys.exit(1)
+
+
+def _announce(line: str) -> None:
+    click.echo(line, err=True)

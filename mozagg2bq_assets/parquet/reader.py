@@ -9,6 +9,7 @@ import duckdb
 
 from mozagg2bq_assets.errors import DataError
 from mozagg2bq_assets.model.columns import COLUMNS
+from mozagg2bq_assets.model.content import ContentSum, ContentSums
 from mozagg2bq_assets.model.counts import ChannelCounts
 from mozagg2bq_assets.model.partitions import Partition
 
@@ -22,6 +23,19 @@ def count_channels(path: Path, connection: duckdb.DuckDBPyConnection | None = No
     query = f"SELECT channel || ' ' || version, count(*) FROM {_FILE} GROUP BY ALL ORDER BY ALL"
     with nullcontext(connection) if connection is not None else duckdb.connect() as used:
         return ChannelCounts(used.execute(query, {"path": literal(path)}).fetchall())
+
+
+def content_sums(path: Path) -> ContentSums:
+    """Sums, as `model.content` has them, of a Parquet file's rows by `channel version`."""
+    values = (f'"{column.name}"::VARCHAR' for column in COLUMNS)
+    written = ", ".join(f"coalesce(strlen({value}) || ':' || {value}, '-')" for value in values)
+    query = f"""
+        SELECT name, count(*), sum(('0x' || substr(hash, 1, 8))::BIGINT), sum(('0x' || substr(hash, 9, 8))::BIGINT)
+        FROM (SELECT channel || ' ' || version AS name, md5(concat({written})) AS hash FROM {_FILE}) GROUP BY name
+    """
+    with duckdb.connect() as connection:
+        found = connection.execute(query, {"path": literal(path)}).fetchall()
+    return {name: ContentSum(*map(int, sums)) for name, *sums in found}
 
 
 def check_partition(path: Path, partition: Partition) -> ChannelCounts:

@@ -12,6 +12,7 @@ from mozagg2bq_assets.lake.manifest import DumpManifest, LoadManifest, ParquetMa
 from mozagg2bq_assets.lake.store import MANIFEST, Lake
 from mozagg2bq_assets.model.partitions import DayRange, Stage, ds_nodash
 from mozagg2bq_assets.model.tables import AggregateType, SourceTable
+from mozagg2bq_assets.pipeline.content import ContentCheck
 from mozagg2bq_assets.postgres.tables import count_table, list_names
 
 if TYPE_CHECKING:
@@ -55,11 +56,13 @@ def reconcile(
     aggregate_type: AggregateType,
     wanted: DayRange,
     count_source: bool = False,
+    content: ContentCheck | None = None,
 ) -> Report:
     """Compare every day in range. Raises UserError where one of the three cannot be reached.
 
     With `count_source` the report lists every day of the range, and the source's rows are counted; without it, days of
-    which something is known, and the source's rows of those alone that have no dump.
+    which something is known, and the source's rows of those alone that have no dump. With `content` what the rows hold
+    is compared too.
     """
     report = Report(aggregate_type)
     tables: dict[date, list[str]] = {}
@@ -82,13 +85,20 @@ def reconcile(
             source = _source_rows(connection, tables.get(day, ()), count_source or dump is None)
             found = _compare(day, source, dump, parquet, objects, loaded.get(day, 0))
             found.differences += _parquet_to_bigquery(parquet, loads.get(day), found.bigquery_rows)
+            if content and isinstance(parquet, ParquetManifest):
+                known = dump if isinstance(dump, DumpManifest) else None
+                found.differences += content.differences(tables.get(day, ()), known, parquet)
             report.days.append(found)
     return report
 
 
 def _source_rows(connection: psycopg.Connection, names: Iterable[str], counted: bool) -> dict[str, int | None]:
-    """Rows of each table; not counted where only the names matter."""
-    return {name: count_table(connection, name) if counted else None for name in names}
+    """Rows of each table, a transaction each, so that locks do not pile up; not counted where the names matter."""
+    rows: dict[str, int | None] = {}
+    for name in names:
+        rows[name] = count_table(connection, name) if counted else None
+        connection.commit()
+    return rows
 
 
 def _compare(

@@ -1,11 +1,13 @@
 """What `mozagg2bq verify` and `make demo` print: every day's counts, and what differs."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from mozagg2bq_assets.model.partitions import DayRange
 from mozagg2bq_assets.model.tables import AggregateType
+from mozagg2bq_assets.pipeline.content import ContentCheck
 from mozagg2bq_assets.pipeline.reconcile import DayReport, Report, reconcile
 from mozagg2bq_assets.pipeline.services import open_lake, open_source, open_warehouse
+from mozagg2bq_assets.scratch import scratch_folder
 
 
 def reports(types: Iterable[AggregateType], wanted: DayRange, count_source: bool) -> Iterator[Report]:
@@ -14,6 +16,20 @@ def reports(types: Iterable[AggregateType], wanted: DayRange, count_source: bool
     with open_source().connect() as connection:
         for aggregate_type in types:
             yield reconcile(connection, lake, warehouse, aggregate_type, wanted, count_source)
+
+
+def content_reports(
+    types: Iterable[AggregateType], wanted: DayRange, count_source: bool, announce: Callable[[str], None]
+) -> Iterator[Report]:
+    """The same, and what the rows hold; `announce` is told what BigQuery will read for that, before it does."""
+    lake, warehouse = open_lake(), open_warehouse()
+    with open_source().connect() as connection, scratch_folder() as folder:
+        for aggregate_type in types:
+            size = warehouse.content_bytes(aggregate_type, wanted)
+            announce(f"BigQuery reads {size:,} bytes of {warehouse.table_id(aggregate_type)} for the content sums")
+            sums = warehouse.content_sums(aggregate_type, wanted)
+            content = ContentCheck(connection, lake, sums, folder)
+            yield reconcile(connection, lake, warehouse, aggregate_type, wanted, count_source, content)
 
 
 def report_lines(report: Report) -> Iterator[str]:

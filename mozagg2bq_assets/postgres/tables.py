@@ -1,10 +1,13 @@
-"""The source's tables: which belong to a partition, and how many rows they have."""
+"""The source's tables: which belong to a partition, how many rows they have, and what these hold."""
 
 from collections.abc import Iterable
+from datetime import date
 
 import psycopg
 from psycopg import sql
 
+from mozagg2bq_assets.model.columns import COLUMNS, DIMENSIONS
+from mozagg2bq_assets.model.content import ContentSum
 from mozagg2bq_assets.model.partitions import Partition, ds_nodash
 from mozagg2bq_assets.model.tables import AggregateType, SourceTable
 
@@ -13,6 +16,17 @@ _TABLES = """
 SELECT relname FROM pg_catalog.pg_class
 WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND NOT relispartition AND starts_with(relname, %s)
 """
+
+_CONTENT_SUM = sql.SQL("""
+SELECT count(*), coalesce(sum(('x' || substr(hash, 1, 8))::bit(32)::bigint), 0),
+    coalesce(sum(('x' || substr(hash, 9, 8))::bit(32)::bigint), 0)
+FROM ONLY public.{table} CROSS JOIN LATERAL (
+    SELECT md5(convert_to(
+        string_agg(coalesce(octet_length(convert_to(value, 'UTF8')) || ':' || value, '-'), '' ORDER BY n), 'UTF8'
+    )) AS hash
+    FROM unnest(ARRAY[{values}]) WITH ORDINALITY AS columns (value, n)
+) AS hashes
+""")
 
 
 def list_names(connection: psycopg.Connection, aggregate_type: AggregateType) -> list[str]:
@@ -48,6 +62,31 @@ def count_table(connection: psycopg.Connection, table: str) -> int:
     query = sql.SQL("SELECT count(*) FROM ONLY public.{}").format(sql.Identifier(table))
     (rows,) = connection.execute(query).fetchone() or (0,)
     return int(rows)
+
+
+def content_sum(connection: psycopg.Connection, table: SourceTable, ingest_date: date) -> ContentSum:
+    """The sum, as `model.content` has it, of one table's rows as they would be in Parquet under that date.
+
+    Lengths and hashes are those of UTF-8, whatever the database's own encoding is.
+    """
+    fixed = {
+        "ingest_date": str(ingest_date),
+        "aggregate_type": table.aggregate_type.value,
+        "ds_nodash": Partition.of(table).ds_nodash,
+        "channel": table.channel,
+        "version": table.version,
+    }
+    values = {
+        **{name: sql.Literal(value) for name, value in fixed.items()},
+        **{key: sql.SQL("dimensions->>{}").format(sql.Literal(key)) for key in DIMENSIONS},
+        "aggregate": sql.SQL("array_to_json(histogram)::text"),
+    }
+    query = _CONTENT_SUM.format(
+        values=sql.SQL(", ").join(sql.SQL("({})").format(values[column.name]) for column in COLUMNS),
+        table=sql.Identifier(table.name),
+    )
+    rows, first, second = connection.execute(query).fetchone() or (0, 0, 0)
+    return ContentSum(int(rows), int(first), int(second))
 
 
 def _names(connection: psycopg.Connection, query: str, parameters: list[str]) -> list[str]:

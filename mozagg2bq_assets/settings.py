@@ -107,6 +107,14 @@ def max_run_hours() -> float:
     raise UserError(f"MAX_RUN_HOURS is {text!r}: a number of hours above 0")
 
 
+def outage_patience() -> float:
+    """Seconds that a run's step pauses for together, while a service is away. Raises UserError."""
+    text = os.environ.get("OUTAGE_PATIENCE_SECONDS") or "900"
+    if not text.isdecimal():
+        raise UserError(f"OUTAGE_PATIENCE_SECONDS is {text!r}: a whole number of seconds")
+    return float(text)
+
+
 def partitions_start() -> date:
     """First day of the partitions. Raises UserError."""
     return parse_day(os.environ.get("PARTITIONS_START") or "2015-06-01")

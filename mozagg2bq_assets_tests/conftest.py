@@ -54,6 +54,8 @@ def stack() -> Iterator[Stack]:
     with tempfile.TemporaryDirectory(prefix="mozagg2bq-test-") as folder:
         stack = Stack(Path(folder))
         with running_stack(stack):
+            # A test that meets a service which is away has to say so, or fails soon.
+            os.environ["OUTAGE_PATIENCE_SECONDS"] = "2"
             yield stack
     os.environ.clear()
     os.environ.update(before)

@@ -8,9 +8,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
+from itertools import count
 from pathlib import Path
 
-from google.api_core.exceptions import Conflict, GoogleAPIError, NotFound, RetryError, ServerError, TooManyRequests
+from google.api_core.exceptions import (
+    Conflict,
+    GoogleAPICallError,
+    GoogleAPIError,
+    NotFound,
+    RetryError,
+    ServerError,
+    TooManyRequests,
+)
 from google.auth.exceptions import GoogleAuthError, TransportError
 from google.cloud import bigquery
 from google.cloud.bigquery.retry import DEFAULT_RETRY
@@ -59,9 +68,17 @@ class Warehouse:
     def load(self, partition: Partition, parquet: Path, job_id: str) -> None:
         """Replace one partition by the rows of a Parquet file.
 
-        A job of that id that exists already (from a request whose answer was lost) is waited for instead.
+        A job of that id that exists already (from a request whose answer was lost) is waited for instead. If it has
+        failed, its id is taken for good: the next try's has a number behind it.
         """
         table = self._ensure_table(partition.aggregate_type)
+        numbered = (f"{job_id}-{n}" if n else job_id for n in count())
+        with bigquery_errors(self.partition_id(partition)):
+            while not self._load(partition, parquet, next(numbered), table.location):
+                pass
+
+    def _load(self, partition: Partition, parquet: Path, job_id: str, location: str) -> bool:
+        """Whether the job has not been there before and failed. Raises what it fails with now."""
         destination = self.partition_id(partition)
         config = bigquery.LoadJobConfig(
             source_format=bigquery.SourceFormat.PARQUET,
@@ -69,14 +86,18 @@ class Warehouse:
             create_disposition=bigquery.CreateDisposition.CREATE_NEVER,
             schema=SCHEMA,
         )
-        with bigquery_errors(destination), parquet.open("rb") as file:
-            try:
+        try:
+            with parquet.open("rb") as file:
                 self.client.load_table_from_file(
-                    file, destination, job_id=job_id, location=table.location, job_config=config
+                    file, destination, job_id=job_id, location=location, job_config=config
                 ).result()
-            except Conflict:
-                # The conflict does not say where the job is, and outside of US and EU it is not found without that.
-                self.client.get_job(job_id, location=table.location).result()
+        except Conflict:
+            # The conflict does not say where the job is, and outside of US and EU it is not found without that.
+            job = self.client.get_job(job_id, location=location)
+            if job.done() and job.error_result:
+                return False
+            job.result()
+        return True
 
     def count_partition(self, partition: Partition) -> ChannelCounts:
         """Rows of one partition by `channel version`."""
@@ -200,7 +221,19 @@ def bigquery_errors(what: str) -> Iterator[None]:
         yield
     except (GoogleAPIError, GoogleAuthError, RequestException) as error:
         reason = str(getattr(error, "message", None) or error).strip().splitlines()[0]
-        transient = isinstance(error, RequestException | RetryError | ServerError | TooManyRequests | TransportError)
-        raise (TransientError if transient else UserError)(
-            f"BigQuery, {what}: {reason}; check BIGQUERY_PROJECT, BIGQUERY_DATASET and the account's rights"
-        ) from error
+        if _is_transient(error):
+            raise TransientError(f"BigQuery, {what}, is away or overloaded: {reason}") from error
+        remedy = "check BIGQUERY_PROJECT, BIGQUERY_DATASET and the account's rights"
+        raise UserError(f"BigQuery, {what}: {reason}; {remedy}") from error
+
+
+# Why BigQuery may fail a job or refuse a request that it would take later. Not quotaExceeded: that is for a day.
+_PASSING = {"backendError", "internalError", "rateLimitExceeded"}
+_PASSING |= {"jobBackendError", "jobInternalError", "jobRateLimitExceeded"}
+
+
+def _is_transient(error: Exception) -> bool:
+    """Whether BigQuery was away or overloaded, rather than refusing."""
+    if isinstance(error, GoogleAPICallError) and any(each.get("reason") in _PASSING for each in error.errors):
+        return True
+    return isinstance(error, RequestException | RetryError | ServerError | TooManyRequests | TransportError)

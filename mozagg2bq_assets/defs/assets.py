@@ -123,15 +123,17 @@ def _is_running(instance: DagsterInstance, run_id: str) -> bool | None:
 
 
 def _progress_log(context: AssetExecutionContext) -> Callable[[str], None]:
-    """pg_dump's messages for the log: the tables it has begun, not more often than every few seconds."""
+    """For the log: of pg_dump's messages the tables it has begun, every few seconds at most; whatever else is said."""
     begun, logged = 0, time.monotonic()
 
     def log(message: str) -> None:
         nonlocal begun, logged
-        if message.startswith("dumping contents of table"):
+        if not message.startswith("pg_dump: "):
+            context.log.warning(message)
+        elif message.startswith("pg_dump: dumping contents of table"):
             begun += 1
             if begun == 1 or time.monotonic() - logged > PROGRESS_SECONDS:
-                context.log.info(f"pg_dump: {message} (number {begun})")
+                context.log.info(f"{message} (number {begun})")
                 logged = time.monotonic()
 
     return log

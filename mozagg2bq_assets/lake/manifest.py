@@ -22,15 +22,12 @@ class _Model(BaseModel):
 
 
 class DumpDetails(_Model):
-    """What a dump was taken from: the snapshot, when, for how many seconds it was held, its rows, and the tool.
+    """What a dump was taken from: the snapshot, when, for how many seconds it was held, its rows, and the tool."""
 
-    `snapshot` and `rows_in_snapshot` are None where the server shares no snapshots.
-    """
-
-    snapshot: str | None
+    snapshot: str
     taken_at: datetime
     snapshot_held_seconds: float
-    rows_in_snapshot: TableCounts | None
+    rows_in_snapshot: TableCounts
     pg_dump: str
 
 

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from boto3.exceptions import S3UploadFailedError
+from boto3.exceptions import RetriesExceededError, S3UploadFailedError
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, IncompleteReadError
 from botocore.exceptions import ConnectionError as S3ConnectionError
+from botocore.parsers import ResponseParserError
 
 from mozagg2bq_assets.errors import TransientError, UserError
 
@@ -22,7 +23,8 @@ def s3_client() -> "S3Client":
 
     # We check what we read by ourselves. botocore's own check wraps the body of an answer 500 too, and then fails with
     # AttributeError ('StreamingChecksumBody' object has no attribute 'strip'), where it would have tried again.
-    return boto3.client("s3", config=Config(response_checksum_validation="when_required"))
+    config = Config(response_checksum_validation="when_required", retries={"mode": "standard", "total_max_attempts": 5})
+    return boto3.client("s3", config=config)
 
 
 def read_object(client: "S3Client", uri: str) -> bytes:
@@ -45,16 +47,28 @@ def s3_errors(bucket: str) -> Iterator[None]:
     """TransientError or UserError in place of whatever boto3 raises, after the tries that it makes by itself."""
     try:
         yield
-    except (BotoCoreError, ClientError, S3UploadFailedError) as error:
-        kind = TransientError if _is_transient(error) else UserError
-        raise kind(f"S3, bucket {bucket}: {error}; check its name, AWS_ENDPOINT_URL and the AWS credentials") from error
+    except (BotoCoreError, ClientError, S3UploadFailedError, RetriesExceededError, ResponseParserError) as error:
+        if _is_transient(error):
+            raise TransientError(f"S3, bucket {bucket}, is away or overloaded: {_reason(error)}") from error
+        remedy = "check its name, AWS_ENDPOINT_URL and the AWS credentials"
+        raise UserError(f"S3, bucket {bucket}: {_reason(error)}; {remedy}") from error
 
 
 def _is_transient(error: BaseException) -> bool:
-    """Whether S3 was away or overloaded, rather than refusing. A failed upload has its reason as its context."""
+    """Whether S3 was away or overloaded, or its answer was cut, rather than refusing.
+
+    A failed upload has its reason as its context; what is raised after several downloads has been cut each time.
+    """
     if isinstance(error, ClientError):
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         return status in (429, 500, 502, 503, 504)
     if isinstance(error, S3UploadFailedError):
         return error.__context__ is not None and _is_transient(error.__context__)
-    return isinstance(error, S3ConnectionError | HTTPClientError)
+    away = (S3ConnectionError, HTTPClientError, IncompleteReadError, RetriesExceededError, ResponseParserError)
+    return isinstance(error, away)
+
+
+def _reason(error: BaseException) -> str:
+    """What is behind it, in a line: boto3 says of a download no more than that it was tried too often."""
+    last = getattr(error, "last_exception", None)
+    return " ".join(str(last or error).split())[:300]

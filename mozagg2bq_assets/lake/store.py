@@ -72,8 +72,14 @@ class Lake:
     def read(self, kind: type[AnyManifest], partition: Partition) -> AnyManifest | None:
         """The manifest of a partition's stage, None where there is none.
 
-        Raises DataError for a damaged one, and one of another partition.
+        Raises DataError for a damaged one, and one of another partition: twice so, as an answer may have been cut.
         """
+        try:
+            return self._read(kind, partition)
+        except DataError:
+            return self._read(kind, partition)
+
+    def _read(self, kind: type[AnyManifest], partition: Partition) -> AnyManifest | None:
         key = self.key(kind.of, partition.path, MANIFEST)
         with s3_errors(self.bucket):
             try:
@@ -109,7 +115,17 @@ class Lake:
             return list(pool.map(lambda file: self.download(f"{folder}/{file.name}", directory, file), files))
 
     def download(self, key: str, directory: Path, expected: StoredFile) -> Path:
-        """Fetch one file into a folder. Raises DataError unless it is there and exactly as expected."""
+        """Fetch one file into a folder.
+
+        Raises DataError unless it is there and, at the second try at the latest, exactly as expected.
+        """
+        for _ in range(2):
+            path = self._download(key, directory)
+            if describe(path) == expected:
+                return path
+        raise DataError(f"s3://{self.bucket}/{key}: damaged, not as its manifest says")
+
+    def _download(self, key: str, directory: Path) -> Path:
         path = directory / Path(key).name
         with s3_errors(self.bucket):
             try:
@@ -118,8 +134,6 @@ class Lake:
                 if error.response["Error"]["Code"] in ("404", "NoSuchKey"):
                     raise DataError(f"s3://{self.bucket}/{key}: missing, though its manifest names it") from None
                 raise
-        if describe(path) != expected:
-            raise DataError(f"s3://{self.bucket}/{key}: damaged, not as its manifest says")
         return path
 
     def upload(self, paths: Sequence[Path], folder: str) -> None:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
-from mozagg2bq_assets.errors import DataError, UserError
+from mozagg2bq_assets.errors import DataError, OperatorError, UserError
 from mozagg2bq_assets.lake.manifest import AnyManifest, StageManifest
 from mozagg2bq_assets.lake.store import MANIFEST, Lake
 from mozagg2bq_assets.model.partitions import Partition
@@ -41,11 +41,12 @@ class LakeWriter:
             return None  # it will be replaced
         return manifest if manifest is not None and self.run.continues(manifest.run) else None
 
-    def commit(self, manifest: StageManifest, paths: Sequence[Path]) -> None:
+    def commit(self, manifest: StageManifest, paths: Sequence[Path]) -> str | None:
         """Upload a version's files, then make it visible, then clean up. Until then readers see the version before.
 
-        Files that the manifest names and `paths` does not are in the lake already. Raises DataError where one is not,
-        and UserError where this run has gone on for longer than it may; then the version before stays.
+        Files that the manifest names and `paths` does not are in the lake already. Returns a warning where the clean-up
+        failed. Raises DataError where a file is not there, and UserError where this run has gone on for longer than it
+        may; then the version before stays.
         """
         folder = self.lake.key(manifest.of, manifest.partition.path, manifest.version)
         self.lake.upload(paths, folder)
@@ -57,14 +58,22 @@ class LakeWriter:
             )
         replaced = self._visible_version(type(manifest), manifest.partition)
         self.lake.publish(manifest)
-        self.clean_up(manifest, replaced)
+        return self.clean_up(manifest, replaced)
 
-    def clean_up(self, manifest: StageManifest, replaced: str | None = None) -> None:
+    def clean_up(self, manifest: StageManifest, replaced: str | None = None) -> str | None:
         """Remove the version that was replaced, and those left behind by runs that have ended.
 
-        A run that was killed before it came to this has left it to the next. What is visible is asked after the
-        listing, as another run may have committed meanwhile.
+        Returns a warning where that fails: what is committed is good all the same, also where somebody has not given
+        the right to delete, and the next commit cleans up what this one has left.
         """
+        try:
+            self._clean_up(manifest, replaced)
+        except OperatorError as error:
+            return f"replaced or abandoned versions could not be removed from the lake: {error}"
+        return None
+
+    def _clean_up(self, manifest: StageManifest, replaced: str | None) -> None:
+        """What is visible is asked after the listing, as another run may have committed meanwhile."""
         folder = self.lake.key(manifest.of, manifest.partition.path) + "/"
         listed = [found for found in self.lake.list(folder) if found.key.startswith(folder)]
         visible = self._visible_version(type(manifest), manifest.partition)

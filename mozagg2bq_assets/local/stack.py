@@ -29,7 +29,7 @@ KEPT = "kept"
 # A variable of any of these families could lead a client to something real. PG: libpq reads PGHOST, PGSERVICE and more.
 FOREIGN_PREFIXES = (
     "AWS_", "BIGQUERY_", "BOTO_", "CLOUDSDK_", "DAGSTER_", "GCLOUD_", "GOOGLE_", "HADOOP_", "LAKE_", "MAX_RUN_",
-    "PARTITIONS_", "PG", "POSTGRES_", "PYSPARK_", "SPARK_", "STORAGE_EMULATOR_", "TRANSFORM_", "YARN_",
+    "OUTAGE_", "PARTITIONS_", "PG", "POSTGRES_", "PYSPARK_", "SPARK_", "STORAGE_EMULATOR_", "TRANSFORM_", "YARN_",
 )  # fmt: skip
 
 

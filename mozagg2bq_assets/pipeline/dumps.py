@@ -13,6 +13,7 @@ from mozagg2bq_assets.model.counts import TableCounts
 from mozagg2bq_assets.model.partitions import Partition
 from mozagg2bq_assets.model.tables import SourceTable
 from mozagg2bq_assets.parquet.converter import FileReference, SourceFile
+from mozagg2bq_assets.patience import Patience
 from mozagg2bq_assets.postgres.archive import (
     LIST,
     TOC,
@@ -34,11 +35,15 @@ class LocalDump:
 
 @dataclass(frozen=True)
 class CommittedDump:
-    """One version of a dump in the lake. `local` is used if it is a copy of that version; `directory` holds others."""
+    """One version of a dump in the lake. `local` is used if it is a copy of that version; `directory` holds others.
+
+    `patience` is for a lake that is away.
+    """
 
     lake: Lake
     manifest: DumpManifest
     directory: Path
+    patience: Patience
     local: LocalDump | None = None
 
     @property
@@ -60,8 +65,7 @@ class CommittedDump:
         """The local copy, or one that is fetched now. Raises DataError for what is not as the manifest says."""
         if self.local and self.local.version == self.manifest.version:
             return self.local.archive
-        shutil.rmtree(self.directory, ignore_errors=True)
-        self.lake.fetch(self.manifest, self.directory)
+        self._fetch()
         return open_archive(self.directory, self.partition)
 
     def files(self) -> Sequence[SourceFile]:
@@ -69,8 +73,7 @@ class CommittedDump:
 
         The archive's table of contents alone is fetched, and a local copy is given up: executors fetch the data files.
         """
-        shutil.rmtree(self.directory, ignore_errors=True)
-        self.lake.fetch(self.manifest, self.directory, only=(TOC, LIST))
+        self._fetch(only=(TOC, LIST))
         entries = complete_entries(self.directory, list_archive(self.directory))
         tables = {entry.dump_id: table for entry in entries if (table := SourceTable.parse(entry.table or ""))}
         files = {file.name.split(".")[0]: file for file in self.manifest.files if file.name not in (TOC, LIST)}
@@ -87,3 +90,7 @@ class CommittedDump:
             )
             for dump_id, file in files.items()
         ]
+
+    def _fetch(self, only: Sequence[str] | None = None) -> None:
+        shutil.rmtree(self.directory, ignore_errors=True)
+        self.patience.call(lambda: self.lake.fetch(self.manifest, self.directory, only))

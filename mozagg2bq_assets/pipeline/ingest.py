@@ -22,11 +22,13 @@ from mozagg2bq_assets.lake.writer import LakeWriter
 from mozagg2bq_assets.model.partitions import Partition, Stage
 from mozagg2bq_assets.parquet.converter import Converted, Converter, Engine
 from mozagg2bq_assets.parquet.writer import ParquetFile
+from mozagg2bq_assets.patience import Patience
 from mozagg2bq_assets.pipeline.dumps import CommittedDump, LocalDump
 from mozagg2bq_assets.pipeline.result import StageResult
 from mozagg2bq_assets.pipeline.stages import LocalParquet, Stages
 from mozagg2bq_assets.postgres.connection import Postgres
 from mozagg2bq_assets.postgres.dump import Dumper, PartitionDump
+from mozagg2bq_assets.settings import outage_patience
 
 if TYPE_CHECKING:
     from mozagg2bq_assets.bigquery.warehouse import Warehouse
@@ -36,12 +38,16 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Services:
-    """What the stages work with. One that no selected stage needs may be None."""
+    """What the stages work with, and seconds that a step waits for one of them that is away.
+
+    A service that no selected stage needs may be None.
+    """
 
     writer: LakeWriter
     source: Postgres | None = None
     converter: Converter | None = None
     warehouse: "Warehouse | None" = None
+    patience_seconds: float = field(default_factory=outage_patience)
 
 
 def ingest(
@@ -54,11 +60,14 @@ def ingest(
 ) -> Generator[StageResult, None, None]:
     """Take partitions through some stages and yield what each stage did with each partition, as soon as it is done.
 
-    A partition that fails at a stage goes no further and costs no other. `directory` is for local files, which go with
-    their partition. `progress` gets pg_dump's messages, in another thread. Leaving the generator early ends pg_dump,
-    waits for the steps under way and begins no other. Raises OperatorError for what stops all partitions.
+    A partition that fails at a stage goes no further and costs no other; a step that meets a service which is away is
+    tried again before it fails. `directory` is for local files, which go with their partition. `progress` is told, in
+    another thread, what pg_dump says and what is waited for. Leaving the generator early ends pg_dump, waits for the
+    steps under way and begins no other. Raises OperatorError for what stops all partitions.
     """
-    flow = _Flow(partitions, stages, services, directory, Stages(services.writer, attempt), progress)
+    cancelled = Event()
+    patience = Patience(services.patience_seconds, progress, cancelled)
+    flow = _Flow(partitions, stages, services, directory, Stages(services.writer, attempt), progress, patience)
     with ThreadPoolExecutor(1, "ingest") as pool:
         work = pool.submit(flow.run)
         work.add_done_callback(lambda _: flow.results.put(None))
@@ -67,7 +76,7 @@ def ingest(
                 yield result
             work.result()
         finally:
-            flow.cancelled.set()
+            cancelled.set()
 
 
 @dataclass(frozen=True)
@@ -89,8 +98,8 @@ class _Flow:
     directory: Path
     stages: Stages
     progress: Callable[[str], None]
+    patience: Patience
     results: "SimpleQueue[StageResult | None]" = field(default_factory=SimpleQueue)
-    cancelled: Event = field(default_factory=Event)
 
     def run(self) -> None:
         """Pull all partitions through the selected stages."""
@@ -104,14 +113,16 @@ class _Flow:
                 works = self._load(_ahead(works), _needed(self.services.warehouse))
             deque(works, maxlen=0)
         except BaseException:
-            self.cancelled.set()
+            self.patience.cancelled.set()
             raise
 
     def _dump(self, source: Postgres) -> Iterator[_Work]:
         """Dump and commit; what a run that this one continues has committed is not dumped again."""
-        resumed = {partition: self.stages.resumed_dump(partition) for partition in self.partitions}
+        resumed = {
+            partition: self.patience.call(partial(self.stages.resumed_dump, partition)) for partition in self.partitions
+        }
         missing = [partition for partition, result in resumed.items() if result is None]
-        dumper = Dumper(source, self.directory / Stage.RAW_DUMP, self.progress, self.cancelled)
+        dumper = Dumper(source, self.directory / Stage.RAW_DUMP, self.progress, self.patience)
         dumps = dumper.dump(missing) if missing else iter(())
         for partition, result in resumed.items():
             if result is not None:
@@ -119,11 +130,10 @@ class _Flow:
                 yield _Work(partition)
             else:
                 _, dump = next(dumps)
-                yield from self._step(partition, Stage.RAW_DUMP, partial(self._commit_dump, partition, dump))
+                commit = dump if isinstance(dump, OperatorError) else partial(self._commit_dump, partition, dump)
+                yield from self._step(partition, Stage.RAW_DUMP, commit)
 
-    def _commit_dump(self, partition: Partition, dump: Attempt[PartitionDump | None]) -> tuple[StageResult, _Work]:
-        if isinstance(dump, OperatorError):
-            raise dump
+    def _commit_dump(self, partition: Partition, dump: PartitionDump | None) -> tuple[StageResult, _Work]:
         if dump is None or not dump.rows.total:
             reason = "the source has no rows of this day"
             return self.stages.without_input(DumpManifest, partition, reason), _Work(partition)
@@ -135,17 +145,17 @@ class _Flow:
         for partition, commit in _ahead(self._converted(works, converter)):
             yield from self._step(partition, Stage.PARQUET, commit)
 
-    def _converted(self, works: Iterator[_Work], converter: Converter) -> Iterator[tuple[Partition, "_Step"]]:
+    def _converted(self, works: Iterator[_Work], converter: Converter) -> Iterator[tuple[Partition, Attempt["_Step"]]]:
         """Convert what has to be, and yield what is left to do for each partition, in the order of the conversions."""
-        others: deque[tuple[Partition, _Step]] = deque()
+        others: deque[tuple[Partition, Attempt[_Step]]] = deque()
         dumps: dict[Partition, CommittedDump] = {}
 
         def to_convert() -> Iterator[CommittedDump]:
             for work in works:
                 try:
-                    dump = self._dump_to_convert(work)
+                    dump = self.patience.call(partial(self._dump_to_convert, work))
                 except OperatorError as error:
-                    others.append((work.partition, partial(_fail, error)))
+                    others.append((work.partition, error))
                     continue
                 if isinstance(dump, StageResult):
                     others.append((work.partition, partial(_pass_on, dump, work)))
@@ -155,7 +165,9 @@ class _Flow:
 
         for partition, outcome in converter.convert(to_convert()):
             yield from _drained(others)
-            yield partition, partial(self._commit_parquet, dumps.pop(partition), outcome, converter.engine)
+            dump = dumps.pop(partition)
+            commit = partial(self._commit_parquet, dump, engine=converter.engine)
+            yield partition, outcome if isinstance(outcome, OperatorError) else partial(commit, outcome)
         yield from _drained(others)
 
     def _dump_to_convert(self, work: _Work) -> CommittedDump | StageResult:
@@ -164,17 +176,13 @@ class _Flow:
         manifest = lake.read(DumpManifest, partition)
         if manifest is None:
             return self.stages.without_input(ParquetManifest, partition, "the lake has no dump of this day")
-        dump = CommittedDump(lake, manifest, self._folder(Stage.RAW_DUMP, partition), work.dump)
+        dump = CommittedDump(lake, manifest, self._folder(Stage.RAW_DUMP, partition), self.patience, work.dump)
         return self.stages.resumed_parquet(manifest) or dump
 
-    def _commit_parquet(
-        self, dump: CommittedDump, outcome: Attempt[Converted], engine: Engine
-    ) -> tuple[StageResult, _Work]:
+    def _commit_parquet(self, dump: CommittedDump, converted: Converted, engine: Engine) -> tuple[StageResult, _Work]:
         shutil.rmtree(dump.directory, ignore_errors=True)
-        if isinstance(outcome, OperatorError):
-            raise outcome
-        result, manifest = self.stages.commit_parquet(dump.manifest, outcome, engine)
-        local = LocalParquet(manifest.version, outcome.path) if isinstance(outcome, ParquetFile) else None
+        result, manifest = self.stages.commit_parquet(dump.manifest, converted, engine)
+        local = LocalParquet(manifest.version, converted.path) if isinstance(converted, ParquetFile) else None
         return result, _Work(dump.partition, parquet=local)
 
     def _load(self, works: Iterator[_Work], warehouse: "Warehouse") -> Iterator[_Work]:
@@ -185,10 +193,12 @@ class _Flow:
         folder = self._folder(Stage.BIGQUERY_TABLE, work.partition)
         return self.stages.load(warehouse, work.partition, work.parquet, folder), work
 
-    def _step(self, partition: Partition, stage: Stage, step: "_Step") -> Iterator[_Work]:
+    def _step(self, partition: Partition, stage: Stage, step: Attempt["_Step"]) -> Iterator[_Work]:
         """Do it and report what it did; gives the partition on to the next stage, unless it failed."""
         try:
-            result, work = step()
+            if isinstance(step, OperatorError):
+                raise step
+            result, work = self.patience.call(step)
         except OperatorError as error:
             self._report(StageResult(partition, stage, error=error))
         else:
@@ -200,7 +210,7 @@ class _Flow:
             for stage in Stage:
                 shutil.rmtree(self._folder(stage, result.partition), ignore_errors=True)
         self.results.put(result)
-        if self.cancelled.is_set():
+        if self.patience.cancelled.is_set():
             raise Cancelled
 
     def _folder(self, stage: Stage, partition: Partition) -> Path:
@@ -213,10 +223,6 @@ _Step: TypeAlias = Callable[[], tuple[StageResult, _Work]]
 
 def _pass_on(result: StageResult, work: _Work) -> tuple[StageResult, _Work]:
     return result, work
-
-
-def _fail(error: OperatorError) -> tuple[StageResult, _Work]:
-    raise error
 
 
 def _ahead(items: Iterator[Item]) -> Iterator[Item]:

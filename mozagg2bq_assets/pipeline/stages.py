@@ -74,8 +74,8 @@ class Stages:
             rows=dump.rows,
             details=details,
         )
-        self.writer.commit(manifest, dump.archive.paths)
-        return self._result(manifest, dump.seconds + time.monotonic() - started), manifest
+        uncleaned = self.writer.commit(manifest, dump.archive.paths)
+        return self._result(manifest, dump.seconds + time.monotonic() - started, uncleaned), manifest
 
     def commit_parquet(
         self, dump: DumpManifest, converted: Converted, engine: Engine
@@ -97,8 +97,8 @@ class Stages:
         manifest = ParquetManifest(
             **self._common(dump.partition, dump.ingest_date, stored, version), rows=converted.rows, details=details
         )
-        self.writer.commit(manifest, local)
-        result = self._result(manifest, converted.seconds + time.monotonic() - started)
+        uncleaned = self.writer.commit(manifest, local)
+        result = self._result(manifest, converted.seconds + time.monotonic() - started, uncleaned)
         return replace(result, preview=preview(local[0]) if local else ()), manifest
 
     def load(
@@ -123,14 +123,13 @@ class Stages:
             details=details.model_dump(),
         )
         if (done := self._loaded(source, warehouse)) is not None:
-            self.writer.clean_up(done)
-            return result
+            return replace(result, warning=self.writer.clean_up(done))
         is_copy = local is not None and local.version == source.version
         path = local.path if local and is_copy else self.writer.lake.fetch(source, directory)[0]
         load_partition(warehouse, partition, path, self._job_id(source), source.rows)
         manifest = LoadManifest(**self._common(partition, source.ingest_date, ()), rows=source.rows, details=details)
-        self.writer.commit(manifest, ())
-        return replace(result, seconds=time.monotonic() - started, preview=preview(path))
+        uncleaned = self.writer.commit(manifest, ())
+        return replace(result, seconds=time.monotonic() - started, preview=preview(path), warning=uncleaned)
 
     def without_input(self, kind: type[AnyManifest], partition: Partition, reason: str) -> StageResult:
         """A stage with nothing to work on: what the lake has of that partition stays as it is."""
@@ -141,8 +140,7 @@ class Stages:
         return replace(self._result(kept, 0.0), warning=warning)
 
     def _resumed(self, manifest: DumpManifest | ParquetManifest) -> StageResult:
-        self.writer.clean_up(manifest)
-        return self._result(manifest, 0.0)
+        return self._result(manifest, 0.0, self.writer.clean_up(manifest))
 
     def _loaded(self, source: ParquetManifest, warehouse: "Warehouse") -> LoadManifest | None:
         """The load of that Parquet file by a run that this one continues, if its rows are still there."""
@@ -176,7 +174,7 @@ class Stages:
             "files": tuple(files),
         }
 
-    def _result(self, manifest: StageManifest, seconds: float) -> StageResult:
+    def _result(self, manifest: StageManifest, seconds: float, uncleaned: str | None = None) -> StageResult:
         return StageResult(
             manifest.partition,
             manifest.of,
@@ -185,7 +183,7 @@ class Stages:
             manifest.total_size,
             seconds,
             {"version": manifest.version, **manifest.details.model_dump(mode="json")},
-            warning=_warning(manifest),
+            warning="; ".join(filter(None, (_warning(manifest), uncleaned))) or None,
         )
 
 
@@ -199,8 +197,6 @@ class LocalParquet:
 
 def _warning(manifest: StageManifest) -> str | None:
     """What is unusual about a version that was committed, in a line."""
-    if isinstance(manifest, DumpManifest) and manifest.details.rows_in_snapshot is None:
-        return "the server shares no snapshot: its own rows are not counted"
     if isinstance(manifest, ParquetManifest):
         return UnmappedKeys(manifest.details.unmapped_keys).warning(manifest.details.more_unmapped_keys)
     return None

@@ -10,6 +10,7 @@ from mozagg2bq_assets.errors import OperatorError, TransientError, UserError
 from mozagg2bq_assets.postgres.tools import TOOLS_ENVIRONMENT
 
 CONNECT_SECONDS = 10
+OLDEST_SERVER = 110000
 
 
 # A role or a database may have timeouts. pg_dump switches them off for itself, and the sessions beside it live as long.
@@ -40,7 +41,10 @@ class Postgres:
     password: str = field(repr=False)
 
     def connect(self) -> psycopg.Connection:
-        """A read-only connection. Raises UserError where there is no server, database or right to connect."""
+        """A read-only connection.
+
+        Raises TransientError where no server answers or it takes no connections now, UserError where it refuses.
+        """
         try:
             connection = psycopg.connect(
                 host=self.host,
@@ -56,13 +60,17 @@ class Postgres:
             )
             connection.execute(_SESSION)
             connection.autocommit = False
-            return connection
         except psycopg.OperationalError as error:
-            reason = str(error).strip().splitlines()[-1]
-            raise UserError(
+            reason = " ".join(line for line in map(str.strip, str(error).splitlines()) if not line.endswith("?"))
+            kind = TransientError if _is_away(reason) else UserError
+            raise kind(
                 f"cannot connect to PostgreSQL at {self.host}:{self.port} as {self.user}: {reason};"
                 " check POSTGRES_HOST, POSTGRES_PORT, POSTGRES_DB, POSTGRES_USER and POSTGRES_PASS"
             ) from error
+        if connection.info.server_version < OLDEST_SERVER:
+            connection.close()
+            raise UserError(f"PostgreSQL at {self.host}:{self.port} is too old: 11 or newer is needed")
+        return connection
 
     def environment(self) -> Mapping[str, str]:
         """The environment of pg_dump and psql: this process's, with what leads to the source, and to nothing else.
@@ -82,6 +90,17 @@ class Postgres:
             "PGCLIENTENCODING": "UTF8",
             **TOOLS_ENVIRONMENT,
         }
+
+
+# FATAL is what a server says that answers; these of its reasons pass by themselves.
+_BUSY = ("the database system is", "too many clients", "too many connections", "remaining connection slots")
+
+
+def _is_away(reason: str) -> bool:
+    """Whether nobody has answered, or a server that takes no connections now. An unknown host is a mistake."""
+    if "FATAL" in reason:
+        return any(text in reason for text in _BUSY)
+    return "Name or service not known" not in reason
 
 
 def postgres_error(error: psycopg.Error) -> OperatorError:

@@ -9,16 +9,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from threading import Event
 
 import psycopg
 from psycopg import sql
 
-from mozagg2bq_assets.errors import Attempt, Cancelled, DataError, OperatorError, TransientError
+from mozagg2bq_assets.errors import Attempt, Cancelled, DataError, OperatorError, TransientError, UserError
 from mozagg2bq_assets.model.counts import TableCounts, check_counts
 from mozagg2bq_assets.model.partitions import Partition
 from mozagg2bq_assets.model.tables import SourceTable
+from mozagg2bq_assets.patience import Patience
 from mozagg2bq_assets.postgres.archive import PartitionArchive, open_archive, split_off
 from mozagg2bq_assets.postgres.cancellation import ended_early
 from mozagg2bq_assets.postgres.connection import Postgres, postgres_error
@@ -33,15 +34,14 @@ LISTINGS = 5
 class PartitionDump:
     """A partition's archive, which has the rows that the source said it had.
 
-    `rows` counts each table in the archive, `source_rows` in the dumped snapshot (None where the server does not share
-    any). The snapshot was taken at `taken_at` (UTC) and held for `held_seconds`; `seconds` is the partition's share of
-    the dump.
+    `rows` counts each table in the archive, `source_rows` in the dumped snapshot, which was taken at `taken_at` (UTC)
+    and held for `held_seconds`; `seconds` is the partition's share of the dump.
     """
 
     archive: PartitionArchive
     rows: TableCounts
-    source_rows: TableCounts | None
-    snapshot: str | None
+    source_rows: TableCounts
+    snapshot: str
     taken_at: datetime
     held_seconds: float
     seconds: float
@@ -49,12 +49,12 @@ class PartitionDump:
 
 @dataclass(frozen=True)
 class Dumper:
-    """Where to dump from and to, who hears pg_dump's messages, and what ends it early."""
+    """Where to dump from and to, who hears pg_dump's messages, and how often it is tried while the source is away."""
 
     source: Postgres
     directory: Path
     progress: Callable[[str], None] = lambda _: None
-    cancelled: Event = field(default_factory=Event)
+    patience: Patience = field(default_factory=Patience)
 
     def dump(self, partitions: Sequence[Partition]) -> Iterator[tuple[Partition, Attempt[PartitionDump | None]]]:
         """Dump each partition into `directory/TYPE/YYYYMMDD`; None where the source has no tables of it.
@@ -64,18 +64,23 @@ class Dumper:
         dumped costs no other: it has its error in the place of its dump. Raises OperatorError where the source cannot
         be listed, and Cancelled.
         """
-        try:
-            with self.source.connect() as connection:
-                tables = group_by_partition(list_tables(connection, partitions))
-                limit = _table_limit(connection)
-        except psycopg.Error as error:
-            raise postgres_error(error) from error
+        tables, limit = self.patience.call(partial(self._plan, partitions))
         for part in _parts(partitions, tables, limit):
             yield from self._dump_part(part)
 
+    def _plan(self, partitions: Sequence[Partition]) -> tuple[Mapping[Partition, Sequence[SourceTable]], int]:
+        """The tables of each partition, and how many one pg_dump may take."""
+        try:
+            with self.source.connect() as connection:
+                return group_by_partition(list_tables(connection, partitions)), _table_limit(connection)
+        except psycopg.Error as error:
+            raise postgres_error(error) from error
+
     def _dump_part(self, part: Sequence[Partition]) -> Iterator[tuple[Partition, Attempt[PartitionDump | None]]]:
         try:
-            dumps = self._dump_together(part)
+            dumps = self.patience.call(partial(self._dump_together, part))
+        except TransientError as error:  # one by one, each would meet the same
+            yield from ((partition, error) for partition in part)
         except OperatorError as error:
             if len(part) == 1:
                 yield part[0], error
@@ -92,16 +97,20 @@ class Dumper:
         self.directory.mkdir(parents=True, exist_ok=True)
         try:
             with self.source.connect() as connection:
-                with ended_early(self.cancelled, connection.cancel):
+                with ended_early(self.patience.cancelled, connection.cancel):
                     tables = _lock_tables(connection, part)
                 if not tables:
                     return {}
                 snapshot = _export_snapshot(connection)
                 taken_at = datetime.now(UTC)
                 with ThreadPoolExecutor(1) as pool:
-                    counts = pool.submit(self._count_tables, snapshot, tables) if snapshot else None
-                    run_pg_dump(self.source, snapshot, part, together, self.progress, self.cancelled)
-                    source_rows = counts.result() if counts else None
+                    counts = pool.submit(self._count_tables, snapshot, tables)
+                    try:
+                        run_pg_dump(self.source, snapshot, part, together, self.progress, self.patience.cancelled)
+                    except UserError:
+                        connection.execute("SELECT 1")  # raises where the server has ended this session too
+                        raise
+                    source_rows = counts.result()
             held = time.monotonic() - started
             archives = _split(together, self.directory, tables)
             counted = [(archive, archive.count_tables()) for archive in archives]
@@ -117,7 +126,7 @@ class Dumper:
         except BaseException as error:
             for partition in part:
                 shutil.rmtree(self.directory / partition.path, ignore_errors=True)
-            if isinstance(error, psycopg.Error) and self.cancelled.is_set():
+            if isinstance(error, psycopg.Error) and self.patience.cancelled.is_set():
                 raise Cancelled from error
             if isinstance(error, psycopg.Error):
                 raise postgres_error(error) from error
@@ -128,7 +137,7 @@ class Dumper:
     def _count_tables(self, snapshot: str, tables: Iterable[SourceTable]) -> TableCounts:
         """Rows per table in that snapshot; a transaction each, so that locks do not pile up on the server."""
         counts = TableCounts()
-        with self.source.connect() as connection, ended_early(self.cancelled, connection.cancel):
+        with self.source.connect() as connection, ended_early(self.patience.cancelled, connection.cancel):
             for table in tables:
                 with connection.transaction():
                     connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
@@ -151,7 +160,8 @@ def _lock_tables(connection: psycopg.Connection, part: Sequence[Partition]) -> l
 
     A snapshot that is taken afterwards sees each table as it then is. One taken before would see no rows in a table
     that somebody drops and makes anew, or rewrites, before pg_dump locks it: rows would be lost, and the counts agree.
-    Raises TransientError, naming the table, where somebody else holds it for too long, or tables vanish all the time.
+    Raises UserError, naming the table, where somebody else holds it for too long, which is waiting enough, and
+    TransientError where tables vanish all the time.
     """
     for _ in range(LISTINGS):
         tables = list_tables(connection, part)
@@ -165,7 +175,7 @@ def _lock_tables(connection: psycopg.Connection, part: Sequence[Partition]) -> l
         except psycopg.errors.UndefinedTable:
             connection.rollback()  # it has vanished since the listing
         except psycopg.errors.LockNotAvailable:
-            raise TransientError(
+            raise UserError(
                 f"table {table.name} has been locked by another session for {LOCK_WAIT_SECONDS} seconds: see who holds"
                 " it in pg_locks, or try again later"
             ) from None
@@ -204,25 +214,20 @@ def _split(together: Path, directory: Path, tables: Iterable[SourceTable]) -> li
     return archives
 
 
-def _of(rows: TableCounts, source_rows: TableCounts | None) -> TableCounts | None:
-    return None if source_rows is None else TableCounts({name: source_rows[name] for name in rows})
+def _of(rows: TableCounts, source_rows: TableCounts) -> TableCounts:
+    return TableCounts({name: source_rows[name] for name in rows})
 
 
 def _checked_dump(dump: PartitionDump) -> Attempt[PartitionDump]:
     """The dump if it has each table's rows of the snapshot, else CountMismatch."""
-    if dump.source_rows is not None:
-        try:
-            check_counts(f"dump of {dump.archive.partition.ds_nodash}", dump.source_rows, dump.rows)
-        except OperatorError as error:
-            return error
+    try:
+        check_counts(f"dump of {dump.archive.partition.ds_nodash}", dump.source_rows, dump.rows)
+    except OperatorError as error:
+        return error
     return dump
 
 
-def _export_snapshot(connection: psycopg.Connection) -> str | None:
-    """The id under which other sessions can see what this transaction sees; standbys older than 10 have none."""
-    if connection.info.server_version < 100000:
-        (standby,) = connection.execute("SELECT pg_is_in_recovery()").fetchone() or (True,)
-        if standby:
-            return None
-    (snapshot,) = connection.execute("SELECT pg_export_snapshot()").fetchone() or (None,)
-    return None if snapshot is None else str(snapshot)
+def _export_snapshot(connection: psycopg.Connection) -> str:
+    """The id under which other sessions can see what this transaction sees."""
+    (snapshot,) = connection.execute("SELECT pg_export_snapshot()").fetchone() or ("",)
+    return str(snapshot)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from threading import Event
 
-from mozagg2bq_assets.errors import Cancelled, UserError
+from mozagg2bq_assets.errors import Cancelled, TransientError, UserError
 from mozagg2bq_assets.model.partitions import Partition
 from mozagg2bq_assets.postgres.cancellation import ended_early
 from mozagg2bq_assets.postgres.connection import Postgres
@@ -20,13 +20,24 @@ COMPRESSION = 1
 LOCK_WAIT_SECONDS = 60
 DEADLINE_SECONDS = 4 * 3600
 
+# What pg_dump and the server say where a connection was lost or could not be made; pg_dump tells no SQLSTATE.
+_LOST = (
+    "connection to server",
+    "server closed the connection",
+    "terminating connection",
+    "could not receive data",
+    "could not send data",
+    "conflict with recovery",
+    "the database system is",
+)
+
 _PDEATHSIG = 1  # PR_SET_PDEATHSIG of Linux' prctl
 _libc = ctypes.CDLL(None)
 
 
 def run_pg_dump(
     source: Postgres,
-    snapshot: str | None,
+    snapshot: str,
     partitions: Iterable[Partition],
     output: Path,
     progress: Callable[[str], None],
@@ -34,8 +45,8 @@ def run_pg_dump(
 ) -> None:
     """Dump the tables of those partitions into a folder, in that snapshot, and pass pg_dump's messages on.
 
-    What else the pattern matches is dumped too. Raises UserError with pg_dump's last errors, and Cancelled where it was
-    ended because `cancelled` was set; then the folder is gone.
+    What else the pattern matches is dumped too. Raises UserError with pg_dump's last errors (TransientError where it
+    lost the server), and Cancelled where it was ended because `cancelled` was set; then the folder is gone.
     """
     errors: deque[str] = deque(maxlen=3)
     process = _start(_command(snapshot, partitions, output), source)
@@ -43,8 +54,8 @@ def run_pg_dump(
         # pg_dump switches the server's statement timeout off for itself, so nothing else would end it.
         with ended_early(cancelled, process.kill, DEADLINE_SECONDS):
             for line in process.stderr or ():
+                progress(line.rstrip())
                 message = line.rstrip().removeprefix("pg_dump: ")
-                progress(message)
                 if message.startswith(("error:", "detail:", "hint:")):
                     errors.append(message)
             process.wait()
@@ -57,10 +68,11 @@ def run_pg_dump(
     if cancelled.is_set():
         raise Cancelled
     if process.returncode:
-        raise UserError(f"pg_dump failed: {' '.join(errors) or _exit_reason(process.returncode)}")
+        reason = " ".join(errors) or _exit_reason(process.returncode)
+        raise (TransientError if any(text in reason for text in _LOST) else UserError)(f"pg_dump failed: {reason}")
 
 
-def _command(snapshot: str | None, partitions: Iterable[Partition], output: Path) -> list[str]:
+def _command(snapshot: str, partitions: Iterable[Partition], output: Path) -> list[str]:
     return [
         "pg_dump",
         "--format=directory",
@@ -72,7 +84,7 @@ def _command(snapshot: str | None, partitions: Iterable[Partition], output: Path
         "--no-sync",
         "--verbose",
         f"--file={output}",
-        *((f"--snapshot={snapshot}",) if snapshot else ()),
+        f"--snapshot={snapshot}",
         *(f"--table=public.{pattern}" for pattern in _patterns(partitions)),
     ]
 

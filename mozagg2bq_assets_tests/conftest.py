@@ -24,6 +24,7 @@ from mozagg2bq_assets.postgres.connection import Postgres
 from mozagg2bq_assets.settings import SparkSettings
 from mozagg2bq_assets.spark.session import check_java, open_session, spark_config
 from mozagg2bq_assets_tests.helpers.engines import Engine, duckdb_engine, spark_engine
+from mozagg2bq_assets_tests.helpers.proxies import HttpProxy, http_proxy
 from mozagg2bq_assets_tests.helpers.runs import Pipeline
 
 if TYPE_CHECKING:
@@ -87,6 +88,13 @@ def warehouse(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Warehouse:
     """A dataset of the test's own, also for what reads BIGQUERY_DATASET."""
     monkeypatch.setenv("BIGQUERY_DATASET", f"test_{uuid4().hex}")
     return open_warehouse()
+
+
+@pytest.fixture
+def service(warehouse: Warehouse) -> Iterator[HttpProxy]:
+    """A proxy before BigQuery."""
+    with http_proxy(str(warehouse.client._connection.API_BASE_URL)) as proxy:
+        yield proxy
 
 
 @pytest.fixture

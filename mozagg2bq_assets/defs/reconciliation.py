@@ -69,6 +69,9 @@ def _result(report: Report) -> AssetCheckResult:
             "days": len(report.days),
             "days_that_differ": len(differing),
             "first_days": MetadataValue.table(records, schema),
-            "notes": MetadataValue.md("\n".join(f"- {note}" for note in report.notes[:LISTED]) or "none"),
+            # Not as Markdown: names of tables may hold some.
+            "notes": MetadataValue.table(
+                [TableRecord({"note": note}) for note in report.notes[:LISTED]], TableSchema([TableColumn("note")])
+            ),
         },
     )

@@ -8,9 +8,10 @@ Runs in an environment of its own (constraints-bigquery.txt), so it imports noth
 - `_PARTITIONDATE` and `_PARTITIONTIME` read as the row's partition;
 - an uploaded job keeps the id its client chose, and the same id twice is 409 Already Exists;
 - `/token` hands out access tokens for the service account that the local stack writes;
-- nobody else is answered. The emulator runs DuckDB's SQL, which reads and writes files, for whoever asks, and any page
-  in a browser on this machine can ask. So every request needs a token, no page is given one, and requests that a page
-  makes or that came by another name of this host are refused.
+- its SQL reads and writes no file but the database's own and what is uploaded, and cannot change that;
+- nobody else is answered. The emulator runs SQL for whoever asks, and any page in a browser on this machine can
+  ask. So every request needs a token, no page is given one, and requests that a page makes or that came by another name
+  of this host are refused.
 """
 
 import secrets
@@ -26,6 +27,7 @@ from bqemulator.catalog.models import JobMeta
 from bqemulator.config import PersistenceMode, Settings
 from bqemulator.domain.errors import AlreadyExistsError, InvalidQueryError, NotFoundError
 from bqemulator.sql.rewriter import partition_pseudo_columns
+from bqemulator.storage.engine import DuckDBEngine
 from bqemulator.storage.sql_identifiers import quoted_table_ref
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
@@ -58,6 +60,19 @@ def guarded_app(context: Any) -> Any:
         return await call_next(request)
 
     return app
+
+
+class ConfinedEngine(DuckDBEngine):  # type: ignore[misc]
+    """The emulator's DuckDB without access to files but those in its own folders, which nobody can give it again."""
+
+    async def start(self) -> None:
+        """As before, then closed: extensions are loaded and the database is open."""
+        await super().start()
+        data_dir = self._settings.data_dir.resolve()
+        # DuckDB's own folder of extensions and the home folder would do no harm, and are not needed any more.
+        self.execute(f"SET allowed_directories = ['{data_dir}/uploads/']")
+        self.execute("SET enable_external_access = false")
+        self.execute("SET lock_configuration = true")
 
 
 def configuration_with_job_id(envelope: dict[str, Any]) -> dict[str, Any]:
@@ -129,6 +144,7 @@ def main(port: int, data_dir: Path) -> None:
     for extension in ("spatial", "icu"):
         duckdb_extensions.import_extension(extension)
     server.create_app = guarded_app
+    server.DuckDBEngine = ConfinedEngine
     upload._load_configuration_from_envelope = configuration_with_job_id
     upload._run_load = run_load_under_its_id
     upload._new_job_id = lambda: requested_job_id.get() or new_job_id()

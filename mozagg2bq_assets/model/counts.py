@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from mozagg2bq_assets.errors import CountMismatch
+from mozagg2bq_assets.errors import CountMismatch, one_line
 from mozagg2bq_assets.model.tables import SourceTable
 
 EXAMPLE_CHARACTERS = 200
@@ -96,4 +96,4 @@ class UnmappedKeys(dict[str, UnmappedKey]):
         keys = [f"{key[:SHOWN_CHARACTERS]!r} in {found.rows} rows, e.g. {found.example}" for key, found in shown]
         if others := len(self) - len(shown) + more:
             keys.append(f"and {others} more")
-        return f"keys of dimensions that have no column: {'; '.join(keys)}"
+        return one_line(f"keys of dimensions that have no column: {'; '.join(keys)}")

@@ -24,8 +24,10 @@ class AggregateType(StrEnum):
 
 
 # Read from both ends, since a channel may hold an underscore. Only a build id has a time behind its date. Capital
-# letters never occur: the aggregator creates its tables unquoted.
-_TABLE_NAME = re.compile(r"(?:(submission_date)_(.+)_([^_]+)_(\d{8})|(build_id)_(.+)_([^_]+)_(\d{8})\d*)")
+# letters, blanks and what does not print never occur: the aggregator creates its tables unquoted.
+_TABLE_NAME = re.compile(
+    r"(?:(submission_date)_(\S+)_([^\s_]+)_(\d{8})|(build_id)_(\S+)_([^\s_]+)_(\d{8})\d*)", re.ASCII
+)
 
 
 @dataclass(frozen=True, order=True)
@@ -42,7 +44,7 @@ class SourceTable:
     def parse(cls, name: str) -> "SourceTable | None":
         """The table of that name, or None where the name is not an aggregate table's."""
         match = _TABLE_NAME.fullmatch(name)
-        if not match or name != name.lower():
+        if not match or name != name.lower() or not name.isprintable():
             return None
         aggregate_type, channel, version, digits = (group for group in match.groups() if group is not None)
         try:

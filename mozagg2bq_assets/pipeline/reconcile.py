@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from mozagg2bq_assets.errors import Attempt, OperatorError
+from mozagg2bq_assets.errors import Attempt, OperatorError, one_line
 from mozagg2bq_assets.lake.manifest import DumpManifest, LoadManifest, ParquetManifest, StageManifest
 from mozagg2bq_assets.lake.store import MANIFEST, Lake
 from mozagg2bq_assets.model.partitions import DayRange, Stage, ds_nodash
@@ -69,7 +69,7 @@ def reconcile(
     for name in list_names(connection, aggregate_type):
         table = SourceTable.parse(name)
         if table is None:
-            report.notes.append(f"{name}: not the name of an aggregate table")
+            report.notes.append(f"{one_line(name)}: not the name of an aggregate table")
         elif table.day in wanted:
             tables.setdefault(table.day, []).append(name)
         elif not count_source:

@@ -87,10 +87,19 @@ class PartitionArchive:
         return [self.directory / TOC, self.directory / LIST, *(file.path for file in self.data_files)]
 
     def count_tables(self) -> TableCounts:
-        """Rows of each table, from reading every file to its end. Raises DataError for a file that is not whole."""
+        """Rows of each table, from reading every file to its end.
+
+        Raises DataError, naming the table, for a file that is not whole or has a row that cannot be converted.
+        """
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            counts = pool.map(count_lines, (file.path for file in self.data_files))
-            return TableCounts(zip((file.table.name for file in self.data_files), counts, strict=True))
+            return TableCounts(pool.map(_count_rows, self.data_files))
+
+
+def _count_rows(file: DataFile) -> tuple[str, int]:
+    try:
+        return file.table.name, count_lines(file.path)
+    except DataError as error:
+        raise DataError(f"{file.table.name}: {error}") from error
 
 
 def list_archive(directory: Path) -> Listing:

@@ -12,6 +12,9 @@ from mozagg2bq_assets.errors import DataError
 
 # Small enough for a processor's cache, large enough that what is done once for each chunk does not count.
 CHUNK = 2**18
+# The longest row that is sure to be converted in the memory that there is; BigQuery's own limit is 100 MB. It also ends
+# the reading of a small file that decompresses to a row without end.
+MAX_ROW_BYTES = 32 * 2**20
 
 END = b"\\."
 # What pg_dump ends a data file with: the marker, and up to two empty lines.
@@ -20,9 +23,10 @@ _LONGEST_END = 5
 
 
 def row_chunks(path: Path) -> Iterator[bytes]:
-    """A data file's rows as text, in chunks of whole rows; one row makes a chunk however long it is.
+    """A data file's rows as text, in chunks of whole rows.
 
-    Raises DataError for damaged gzip data, and where there is no end marker at the end: not before the last chunk.
+    Raises DataError for damaged gzip data, for a row of more than MAX_ROW_BYTES, and where there is no end marker at
+    the end: not before the last chunk.
     """
     parts: list[bytes] = []
     with _opened(path) as text:
@@ -32,6 +36,10 @@ def row_chunks(path: Path) -> Iterator[bytes]:
                 yield b"".join((*parts, chunk[:end]))
                 parts.clear()
             parts.append(chunk[end:])
+            if len(parts) > MAX_ROW_BYTES // CHUNK:
+                raise DataError(
+                    f"{path.name}: a row of more than {MAX_ROW_BYTES // 2**20} MiB, which cannot be converted"
+                )
     last = b"".join(parts)
     marker = _END.search(last)
     if marker is None:

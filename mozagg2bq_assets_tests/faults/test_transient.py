@@ -47,13 +47,6 @@ def s3(lake: Lake) -> Iterator[HttpProxy]:
 
 
 @pytest.fixture
-def service(warehouse: Warehouse) -> Iterator[HttpProxy]:
-    """A proxy before BigQuery."""
-    with http_proxy(str(warehouse.client._connection.API_BASE_URL)) as proxy:
-        yield proxy
-
-
-@pytest.fixture
 def network(source: Postgres) -> Iterator[TcpProxy]:
     """A proxy before PostgreSQL."""
     with tcp_proxy(f"{source.host}/.s.PGSQL.{source.port}") as proxy:

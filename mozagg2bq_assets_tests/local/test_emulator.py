@@ -46,6 +46,31 @@ def test_who_is_answered(url: str, token: str, tmp_path: Path) -> None:
     assert not (tmp_path / "written").exists()
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT * FROM read_text('{secret}')",
+        "SELECT * FROM read_csv_auto('{secret}')",
+        "COPY (SELECT 1) TO '{written}'",
+        "EXPORT DATA OPTIONS (uri='file://{written}', format='CSV') AS SELECT 1",
+        "ATTACH '{written}'",
+        "SET enable_external_access = true",
+        "SET allowed_directories = ['/']",
+        "INSTALL httpfs",
+    ],
+)
+def test_files_of_this_machine(url: str, token: str, tmp_path: Path, statement: str) -> None:
+    """Whoever has a token reads and writes none but the emulator's own."""
+    secret, written = tmp_path / "secret", tmp_path / "written"
+    secret.write_text("a secret")
+    query = statement.format(secret=secret, written=written)
+    headers = {"Authorization": f"Bearer {token}"}
+    answer = requests.post(url, json={"query": query, "useLegacySql": False}, headers=headers, timeout=30)
+    assert "a secret" not in answer.text
+    assert answer.status_code != 200 or "error" in answer.text
+    assert not written.exists()
+
+
 @pytest.mark.parametrize("headers", [{"Origin": "https://page.invalid"}, {"Host": "page.invalid"}])
 def test_no_page_gets_a_token(url: str, headers: dict[str, str]) -> None:
     """Nor does one whose name has been made to lead here."""

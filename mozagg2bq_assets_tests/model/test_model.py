@@ -4,7 +4,7 @@ from datetime import date
 
 import pytest
 
-from mozagg2bq_assets.errors import CountMismatch, UserError
+from mozagg2bq_assets.errors import CountMismatch, DataError, UserError
 from mozagg2bq_assets.model.counts import ChannelCounts, TableCounts, UnmappedKey, UnmappedKeys, check_counts
 from mozagg2bq_assets.model.partitions import DayRange, parse_day
 from mozagg2bq_assets.model.tables import AggregateType, SourceTable
@@ -32,7 +32,9 @@ def test_table_names(name: str, aggregate_type: AggregateType, channel: str, ver
         "submission_date_nightly_73_20191201_old", "staging_submission_date_nightly_73_20191201",
         "submission_date_nightly_73_20191301", "submission_date_nightly_73_20191201103045",
         "submission_date_73_20191201", "Submission_date_nightly_73_20191201",
-        "submission_date_Nightly_73_20191201", "build_id_nightly_73", "",
+        "submission_date_Nightly_73_20191201", "build_id_nightly_73", "", "build_id_night\nly_73_20191201",
+        "build_id_night ly_73_20191201", "build_id_nightly_7\n3_20191201", "build_id_\x1b[31m_73_20191201",
+        "build_id_\u202enightly_73_20191201",
     ],
 )  # fmt: skip
 def test_look_alikes(name: str) -> None:
@@ -97,3 +99,9 @@ def test_day_range() -> None:
     assert list(days) == [date(2019, 12, 30), date(2019, 12, 31), date(2020, 1, 1)]
     assert (len(days), days.start in days, days.end in days) == (3, True, False)
     assert list(DayRange(days.end, days.start)) == []
+
+
+def test_what_does_not_print() -> None:
+    """Names and messages of servers make neither lines nor colours of their own in ours."""
+    assert str(DataError("table a\nb\x1b[31m: \u202e ä 😀")) == r"table a\nb\x1b[31m: \u202e ä 😀"
+    assert "\n" not in (UnmappedKeys({"a\nb": UnmappedKey(1, "x\ny")}).warning() or "\n")

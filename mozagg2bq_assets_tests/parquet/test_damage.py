@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from mozagg2bq_assets.errors import DataError
+from mozagg2bq_assets.errors import CountMismatch, DataError
 from mozagg2bq_assets.local import sample
 from mozagg2bq_assets.model.partitions import Partition
 from mozagg2bq_assets.model.tables import AggregateType
 from mozagg2bq_assets.parquet.writer import ParquetFile, write_parquet
 from mozagg2bq_assets.postgres.archive import open_archive
 from mozagg2bq_assets.postgres.connection import Postgres
+from mozagg2bq_assets.postgres.copytext import CHUNK
 from mozagg2bq_assets_tests.helpers.engines import dump, spark_engine
 
 if TYPE_CHECKING:
@@ -135,6 +136,9 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "empty line": (set_line(3, b""), r"\d+\.dat\.gz, line 3: a row does not have two columns"),
     "no end marker": (edit(lambda text: text.replace(b"\\.\n", b"")), r"\d+\.dat\.gz: the end marker is missing"),
     "end marker in the middle": (set_line(3, b"\\."), r"\d+\.dat\.gz, line 3: an end marker before the end"),
+    "row without end": (
+        edit(lambda text: b"x" * 2**26 + ARRAY + b"\n" + text), r"\d+\.dat\.gz: a row of more than",
+    ),
     "no table": (empty, r"20191201: no table in it"),
     "empty file": (clear, r"\d+\.dat\.gz"),
     "toc.dat damaged": (flip_bit("toc.dat", 0.0), r"toc\.dat: unreadable archive"),
@@ -152,6 +156,21 @@ def test_damage(folder: Path, damage: Callable[[Path], None], message: str) -> N
     assert re.search(message, str(raised.value)), raised.value
     assert "\n" not in str(raised.value)
     assert not list(folder.parent.glob("*.parquet"))
+
+
+def test_gzip_that_expands_without_end(folder: Path) -> None:
+    """A file with more rows than it should have is left soon after that, however much it holds."""
+    archive = open_archive(folder, PARTITION)
+    expected = archive.count_tables()
+    row = b'{"os": "Linux"}\t{1}\n'
+    with gzip.open(largest(folder), "wb") as file:
+        for _ in range(200):
+            file.write(row * 10_000)
+        file.write(b"\\.\n\n\n")
+    with pytest.raises(CountMismatch) as raised:
+        write_parquet(archive, PARTITION.day, folder.parent / "out.parquet", expected)
+    ((_, _, found),) = raised.value.rows
+    assert found < 2 * CHUNK / len(row) + expected.total
 
 
 @pytest.mark.parametrize("name", ["truncated gzip", "one column", "no end marker"])

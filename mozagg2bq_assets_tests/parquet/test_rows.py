@@ -113,7 +113,7 @@ def test_generated_days(
 
 LARGE = {
     "label of 1.5 MB": Row(json.dumps({"label": '\\"é' * 400_000, "os": "x"}), "{1}"),
-    "label of 20 MB": Row(json.dumps({"label": "x" * 20_000_000}), "{1}"),
+    "label of 31 MB": Row(json.dumps({"label": "x" * 31_000_000}), "{1}"),
     "array of 50,000": Row("{}", array_text(list(range(50_000)))),
     "array of 50,000 with NULL": Row("{}", array_text([None, *range(50_000)])),
     "nested 3,000 deep": Row('{"os": ' + "[" * 3_000 + "]" * 3_000 + "}", "{1}"),

@@ -1,6 +1,7 @@
 """Dumping days: what is taken, how it is split, and that each day is an archive by itself."""
 
 import os
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -337,3 +338,13 @@ def test_timeouts_of_a_database(
         assert dump(source, [THIRD], tmp_path)[THIRD].rows.total == 300_000
     finally:
         administrator.execute(f"ALTER DATABASE telemetry RESET {setting}")
+
+
+def test_a_row_that_cannot_be_converted(
+    administrator: psycopg.Connection, tables: dict[Partition, list[str]], source: Postgres, tmp_path: Path
+) -> None:
+    """Its dump says so, and names the table; the other day is dumped."""
+    administrator.execute(f"INSERT INTO {tables[FIRST][0]} VALUES (jsonb_build_object('label', repeat('x', 40000000)))")
+    dumps = dict(Dumper(source, tmp_path).dump([FIRST, SECOND]))
+    assert isinstance(dumps[SECOND], PartitionDump)
+    assert re.search(rf"{tables[FIRST][0]}: \d+.dat.gz: a row of more than 32 MiB", str(dumps[FIRST]))

@@ -22,12 +22,16 @@ class _Model(BaseModel):
 
 
 class DumpDetails(_Model):
-    """What a dump was taken from: the snapshot, when, for how many seconds it was held, its rows, and the tool."""
+    """What a dump was taken from: the snapshot, when, for how many seconds it was held, its rows, and the tool.
+
+    `left_out` are columns of source tables that do not go on to Parquet, and the number of tables that have them.
+    """
 
     snapshot: str
     taken_at: datetime
     snapshot_held_seconds: float
     rows_in_snapshot: TableCounts
+    left_out: dict[str, NonNegativeInt] = {}
     pg_dump: str
 
 

@@ -18,6 +18,9 @@ class Column(NamedTuple):
 
 DIMENSIONS = ("os", "child", "label", "metric", "osVersion", "application", "architecture")
 
+# Keys without a column that the source is known to have written: until 2018-03-29. Any other is worth a warning.
+EXPECTED_KEYS = frozenset({"e10sEnabled"})
+
 COLUMNS = (
     Column("ingest_date", "DATE", "REQUIRED", "UTC day the dump was taken"),
     Column("aggregate_type", "STRING", "NULLABLE", "submission_date or build_id"),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from mozagg2bq_assets.errors import CountMismatch, one_line
+from mozagg2bq_assets.model.columns import EXPECTED_KEYS
 from mozagg2bq_assets.model.tables import SourceTable
 
 EXAMPLE_CHARACTERS = 200
@@ -89,11 +90,15 @@ class UnmappedKeys(dict[str, UnmappedKey]):
         return UnmappedKeys(ordered[:NAMED_KEYS])
 
     def warning(self, more: int = 0) -> str | None:
-        """Some of them in a line, and how many there are besides, `more` among them; None where there are none."""
-        if not self:
+        """Those that nobody expects, in a line, and how many more there are; None where there are none.
+
+        `more` is how many have not been named to it.
+        """
+        unexpected = sorted(item for item in self.items() if item[0] not in EXPECTED_KEYS)
+        if not unexpected:
             return None
-        shown = sorted(self.items())[:SHOWN_KEYS]
+        shown = unexpected[:SHOWN_KEYS]
         keys = [f"{key[:SHOWN_CHARACTERS]!r} in {found.rows} rows, e.g. {found.example}" for key, found in shown]
-        if others := len(self) - len(shown) + more:
+        if others := len(unexpected) - len(shown) + more:
             keys.append(f"and {others} more")
         return one_line(f"keys of dimensions that have no column: {'; '.join(keys)}")

@@ -44,10 +44,11 @@ class FileReference:
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A table's data file, with the rows it should have; None where nobody has counted them."""
+    """A table's data file, with its columns and the rows it should have; None where nobody has counted them."""
 
     source: FileReference
     table: SourceTable
+    columns: tuple[str, ...]
     rows: int | None
     ingest_date: date
 
@@ -152,7 +153,11 @@ class FolderDump:
         """Its files where they are, which every machine has to see."""
         return [
             SourceFile(
-                FileReference(str(file.path.resolve()), describe(file.path)), file.table, None, self.folder.created
+                FileReference(str(file.path.resolve()), describe(file.path)),
+                file.table,
+                file.columns,
+                None,
+                self.folder.created,
             )
             for file in self.folder.data_files
         ]

@@ -6,7 +6,7 @@ characters that stand in the text (`1.10`, `{"a": 1}`), and a parser that unders
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from mozagg2bq_assets.model.columns import DIMENSIONS
 from mozagg2bq_assets.model.counts import UnmappedKeys
@@ -30,7 +30,7 @@ def dimension_values(text: str, unmapped: UnmappedKeys) -> list[str | None]:
             raise ValueError("not JSON")
         return [None] * len(DIMENSIONS)
     values: dict[str, str | None] = {}
-    for key, value in _members(text):
+    for key, value in members(text):
         if key in DIMENSIONS:
             values[key] = _as_text(value)
         else:
@@ -46,8 +46,8 @@ def _as_text(value: str) -> str | None:
     return None if value == "null" else value
 
 
-def _members(text: str) -> Iterator[tuple[str, str]]:
-    """Each key of an object and its value's text."""
+def members(text: str) -> Iterator[tuple[str, str]]:
+    """Each key of an object, which `text` is, and its value's text. Raises ValueError where it is damaged."""
     position = 1
     while text[position : position + 1] != "}":
         if position > 1:
@@ -80,13 +80,21 @@ def _value_end(text: str, start: int) -> int:
     raise ValueError(f"JSON cut short or damaged at character {start + 1}")
 
 
-def check_row(line: bytes) -> None:
-    """Check one line of COPY text of an aggregate table. Raises ValueError saying what is wrong with it."""
+def object_text(line: bytes, columns: Sequence[str]) -> str:
+    """The text of `dimensions` in a line of COPY text, without COPY's escapes; what is not UTF-8 in it is replaced."""
+    fields = line.split(b"\t", len(columns))
+    return fields[min(columns.index("dimensions"), len(fields) - 1)].replace(b"\\\\", b"\\").decode("utf-8", "replace")
+
+
+def check_row(line: bytes, columns: Sequence[str]) -> None:
+    """Check one line of COPY text of a table with those columns. Raises ValueError saying what is wrong with it."""
+    count = {2: "two"}.get(len(columns), len(columns))
     if line == END:
-        raise ValueError("an end marker before the end, so a row does not have two columns")
-    dimensions, tab, histogram = line.decode().partition("\t")
-    if not tab or "\t" in histogram:
-        raise ValueError("a row does not have two columns")
+        raise ValueError(f"an end marker before the end, so a row does not have {count} columns")
+    fields = line.decode().split("\t")
+    if len(fields) != len(columns):
+        raise ValueError(f"a row does not have {count} columns")
+    dimensions, histogram = (fields[columns.index(name)] for name in ("dimensions", "histogram"))
     if dimensions != "\\N":
         dimension_values(dimensions.replace("\\\\", "\\"), UnmappedKeys())
     if histogram != "\\N" and not re.fullmatch(ARRAY, histogram):

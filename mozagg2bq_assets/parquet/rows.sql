@@ -7,18 +7,17 @@ CREATE MACRO copy_fields(line) AS string_split(line, chr(9));
 -- A field's text without COPY's escapes. In jsonb's text only backslashes are escaped; `\N` alone is NULL.
 CREATE MACRO copy_text(field) AS replace(nullif(field, '\N'), '\\', '\');
 
--- The second of two fields, which is an array's text and holds no escapes.
-CREATE MACRO second_field(fields) AS
-    CASE WHEN len(fields) = 2 THEN nullif(fields[2], '\N') ELSE error('not two columns') END;
+-- One of so many fields, which is an array's text and holds no escapes.
+CREATE MACRO array_field(fields, width, number) AS
+    CASE WHEN len(fields) = width THEN nullif(fields[number], '\N') ELSE error('not that many columns') END;
 
--- The values of an object's keys. `strings` is what DuckDB finds there, and `printed` how PostgreSQL prints an object of
--- all keys with those strings, if none of them has to be escaped. A text that equals it was understood, whatever it
--- holds: read from the left, no string can end elsewhere. That is cheap to ask, and true of nearly all rows. The pattern
--- of objects that hold strings only is dear, and judges what is left. `exact_dimensions` reads any other object.
-CREATE MACRO dimension_values(object, strings, printed, strings_only) AS
-    CASE WHEN object = printed THEN strings
+-- A string as JSON prints it, without its quotes.
+CREATE MACRO escaped(string) AS CASE WHEN string IS NOT NULL THEN substr(to_json(string), 2, length(to_json(string)) - 2) END;
+
+-- The values of an object's keys: the strings that DuckDB finds there, where a shape has printed the object around them.
+CREATE MACRO dimension_values(object, shape, strings) AS
+    CASE WHEN shape >= 0 THEN strings
          WHEN object IS NULL THEN NULL
-         WHEN regexp_full_match(object, strings_only) THEN strings
          ELSE exact_dimensions(object) END;
 
 -- PostgreSQL's text of a bigint[] as JSON. It has letters where it has a NULL, and begins with its bounds where they are

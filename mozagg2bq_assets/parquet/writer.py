@@ -1,29 +1,34 @@
 """COPY text to Parquet, in one DuckDB query over all files of a partition.
 
-DuckDB splits, unescapes and parses; what it would read differently from PostgreSQL goes through `jsonb`. The text comes
-through ISA-L, which checks gzip's CRC, as DuckDB does not. Nothing is held but the row groups being written, whatever
-the size of the day.
+DuckDB splits, unescapes and parses; `shapes` proves what it has read, and what no shape proves goes through `jsonb`.
+The text comes through ISA-L, which checks gzip's CRC, as DuckDB does not. Nothing is held but the row groups being
+written, whatever the size of the day.
 """
 
 import os
+import random
 import struct
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
 import duckdb
 import pyarrow
+from duckdb.func import ARROW
 
 from mozagg2bq_assets.errors import DataError
 from mozagg2bq_assets.model.counts import ChannelCounts, TableCounts, UnmappedKeys, check_counts
-from mozagg2bq_assets.parquet.jsonb import check_row, dimension_values
-from mozagg2bq_assets.parquet.query import NAMES, create_macros, rows_query
+from mozagg2bq_assets.parquet.exact import ExactReader
+from mozagg2bq_assets.parquet.jsonb import check_row, object_text
+from mozagg2bq_assets.parquet.query import NAMES, PLACES, create_macros, rows_query
 from mozagg2bq_assets.parquet.reader import count_channels
+from mozagg2bq_assets.parquet.shapes import Shapes
 from mozagg2bq_assets.postgres.archive import DataFile, PartitionArchive
-from mozagg2bq_assets.postgres.copytext import row_chunks, rows
+from mozagg2bq_assets.postgres.copytext import COLUMNS, row_chunks, rows
 
 PARQUET_FILE = "aggregates.parquet"
 
@@ -33,9 +38,12 @@ ROW_GROUP_BYTES = 128 * 2**20
 # Distinct values of a column in a group, beyond which DuckDB gives up its dictionary. Its own default is a fifth of the
 # rows: for arrays, which hardly repeat, it then builds a dictionary in vain, which takes memory, and so spills to disk.
 DICTIONARY_VALUES = 20_000
+SAMPLED_ROWS = 30  # of each file; 100 files cost some 0.05 s
 THREAD_MEMORY = 270 * 2**20  # with half of it, groups in the making spill to disk
 
-_CHUNKS = pyarrow.schema([(name, pyarrow.large_string()) for name in (*NAMES, "chunk")])
+_CHUNKS = pyarrow.schema(
+    [(name, pyarrow.large_string()) for name in (*NAMES, "chunk")] + [(name, pyarrow.int32()) for name in PLACES]
+)
 
 
 @dataclass(frozen=True)
@@ -62,25 +70,56 @@ def write_parquet(
     prints one, and where a table or the Parquet file does not have the rows it should have; then there is no file.
     """
     started = time.monotonic()
-    unmapped, rows_read = UnmappedKeys(), Counter[str]()
+    shapes = _sampled_shapes(archive)
     try:
-        with duckdb.connect(config=_config(threads, output.parent)) as connection:
-            _define(connection, archive, unmapped)
-            connection.register(
-                "chunks", pyarrow.RecordBatchReader.from_batches(_CHUNKS, _chunks(archive, rows_read, expected))
-            )
-            connection.execute(_copy_statement(), {"ingest_date": ingest_date, "output": str(output)})
-            written = count_channels(output, connection)
-        read = TableCounts(rows_read)
-        if expected is not None:
-            check_counts(f"dump {archive.directory.name}", expected, read)
-        check_counts(f"{output.name} of {archive.directory.name}", read.by_channel(), written)
+        while isinstance(converted := _convert(archive, ingest_date, output, expected, threads, shapes), Shapes):
+            shapes = converted
     except BaseException as error:
         output.unlink(missing_ok=True)
         if isinstance(error, duckdb.Error):
             raise DataError(_locate_fault(archive.data_files) or f"{archive.directory}: {error}") from error
         raise
-    return ParquetFile(output, written, unmapped, time.monotonic() - started)
+    return ParquetFile(output, *converted, time.monotonic() - started)
+
+
+def _convert(
+    archive: PartitionArchive,
+    ingest_date: date,
+    output: Path,
+    expected: TableCounts | None,
+    threads: int,
+    shapes: Shapes,
+) -> tuple[ChannelCounts, UnmappedKeys] | Shapes:
+    """Rows and unmapped keys of the file; or more shapes, where many rows are of none that is known."""
+    rows_read, reader = Counter[str](), ExactReader(shapes)
+    try:
+        with duckdb.connect(config=_config(threads, output.parent)) as connection:
+            _define(connection, archive, reader)
+            chunks = _chunks(archive, rows_read, expected)
+            connection.register("chunks", pyarrow.RecordBatchReader.from_batches(_CHUNKS, chunks))
+            connection.execute(_copy_statement(shapes), {"ingest_date": ingest_date, "output": str(output)})
+            written = count_channels(output, connection)
+    except duckdb.Error:
+        if reader.learned is not None:
+            return reader.learned
+        raise
+    read = TableCounts(rows_read)
+    if expected is not None:
+        check_counts(f"dump {archive.directory.name}", expected, read)
+    check_counts(f"{output.name} of {archive.directory.name}", read.by_channel(), written)
+    return written, reader.unmapped()
+
+
+def _sampled_shapes(archive: PartitionArchive) -> Shapes:
+    """Shapes of some rows at the beginning of every file. Raises DataError for one that cannot be read."""
+    texts: list[str] = []
+    for file in archive.data_files:
+        with closing(row_chunks(file.path)) as chunks:
+            lines = next(chunks, b"").split(b"\n")[:-1]
+        # At random, since rows may alternate.
+        sample = random.sample(lines, min(SAMPLED_ROWS, len(lines)))
+        texts += (object_text(line, file.columns) for line in sample)
+    return Shapes().learn(texts)
 
 
 def _config(threads: int, temp_directory: Path) -> dict[str, str | bool | int | float | list[str]]:
@@ -92,21 +131,21 @@ def _config(threads: int, temp_directory: Path) -> dict[str, str | bool | int | 
     }
 
 
-def _define(connection: duckdb.DuckDBPyConnection, archive: PartitionArchive, unmapped: UnmappedKeys) -> None:
-    """What the query uses: the exact reader, the macros, and an enumeration for each of NAMES."""
-    connection.create_function(
-        "exact_dimensions", lambda text: dimension_values(text, unmapped), ["VARCHAR"], "VARCHAR[]"
-    )
+def _define(connection: duckdb.DuckDBPyConnection, archive: PartitionArchive, reader: ExactReader) -> None:
+    """What the query uses: two functions, the macros, and an enumeration for each of NAMES."""
+    connection.create_function("exact_dimensions", reader.dimensions, ["VARCHAR"], "VARCHAR[]")
+    connection.create_function("counted", reader.count, ["TINYINT"], "TINYINT", type=ARROW, side_effects=True)
     create_macros(connection)
     names = [_names(archive, file) for file in archive.data_files]
     for name, values in zip(NAMES, zip(*names, strict=True), strict=True):
         connection.execute(f"CREATE TYPE {name} AS ENUM (SELECT DISTINCT unnest($values))", {"values": values})
 
 
-def _copy_statement() -> str:
+def _copy_statement(shapes: Shapes) -> str:
     return f"""
-        COPY ({rows_query()}) TO $output (FORMAT parquet, CODEC snappy, ROW_GROUP_SIZE {ROW_GROUP_ROWS},
-            ROW_GROUP_SIZE_BYTES {ROW_GROUP_BYTES}, DICTIONARY_SIZE_LIMIT {DICTIONARY_VALUES})
+        COPY ({rows_query(shapes)}) TO $output (FORMAT parquet, CODEC zstd, COMPRESSION_LEVEL 1,
+            ROW_GROUP_SIZE {ROW_GROUP_ROWS}, ROW_GROUP_SIZE_BYTES {ROW_GROUP_BYTES},
+            DICTIONARY_SIZE_LIMIT {DICTIONARY_VALUES})
     """
 
 
@@ -124,9 +163,10 @@ def _chunks(
     """
     for file in archive.data_files:
         names = [_text(name.encode()) for name in _names(archive, file)]
+        places = [_number(len(file.columns)), *(_number(file.columns.index(name) + 1) for name in COLUMNS)]
         for chunk in row_chunks(file.path):
             rows_read[file.table.name] += chunk.count(b"\n")
-            yield pyarrow.record_batch([*names, _text(chunk[:-1])], schema=_CHUNKS)
+            yield pyarrow.record_batch([*names, _text(chunk[:-1]), *places], schema=_CHUNKS)
             if expected is not None and rows_read[file.table.name] > expected.get(file.table.name, 0):
                 break
 
@@ -139,12 +179,17 @@ def _text(text: bytes) -> pyarrow.LargeStringArray:
     return array
 
 
+def _number(value: int) -> pyarrow.Int32Array:
+    """An array of one number."""
+    return pyarrow.Int32Array.from_buffers(pyarrow.int32(), 1, [None, pyarrow.py_buffer(struct.pack("i", value))])
+
+
 def _locate_fault(data_files: Iterable[DataFile]) -> str | None:
     """The first row that is not as PostgreSQL prints one, in words; row by row, since DuckDB's error does not say."""
     for file in data_files:
         for number, row in enumerate(rows(file.path), 1):
             try:
-                check_row(row)
+                check_row(row, file.columns)
             except ValueError as error:
                 return f"{file.path.name}, line {number}: {error}"
     return None

@@ -18,10 +18,10 @@ from mozagg2bq_assets.postgres.archive import (
     LIST,
     TOC,
     PartitionArchive,
-    check_definitions,
     complete_entries,
     list_archive,
     open_archive,
+    table_columns,
 )
 
 
@@ -79,12 +79,13 @@ class CommittedDump:
         files = {file.name.split(".")[0]: file for file in self.manifest.files if file.name not in (TOC, LIST)}
         if files.keys() != tables.keys() or {table.name for table in tables.values()} != self.rows.keys():
             raise DataError(f"{self.lake.uri(self.manifest)}: its files, its list and its manifest do not agree")
-        check_definitions(self.directory, tables.values())
+        columns = table_columns(self.directory, tables.values())
         folder = self.lake.key(self.manifest.of, self.partition.path, self.manifest.version)
         return [
             SourceFile(
                 FileReference(f"{folder}/{file.name}", file),
                 tables[dump_id],
+                columns[tables[dump_id].name],
                 self.rows[tables[dump_id].name],
                 self.ingest_date,
             )

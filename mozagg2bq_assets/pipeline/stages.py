@@ -67,6 +67,7 @@ class Stages:
             taken_at=dump.taken_at,
             snapshot_held_seconds=round(dump.held_seconds, 3),
             rows_in_snapshot=dump.source_rows,
+            left_out=dump.archive.left_out,
             pg_dump=_version_of("pg_dump"),
         )
         manifest = DumpManifest(

@@ -7,7 +7,8 @@ itself is never parsed. Where a folder has a `toc.list`, it names the entries th
 import os
 import re
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -18,7 +19,7 @@ from mozagg2bq_assets.errors import DataError, UserError
 from mozagg2bq_assets.model.counts import TableCounts
 from mozagg2bq_assets.model.partitions import Partition
 from mozagg2bq_assets.model.tables import SourceTable
-from mozagg2bq_assets.postgres.copytext import count_lines
+from mozagg2bq_assets.postgres.copytext import COLUMNS, count_lines
 from mozagg2bq_assets.postgres.tools import TOOLS_ENVIRONMENT
 
 TOC = "toc.dat"
@@ -31,8 +32,8 @@ _TABLE_DATA = re.compile(r"TABLE DATA (\S+) (\S+) .*")
 _DEPENDS = re.compile(r";\s+depends on: (.*)")
 # `pg_restore` prints a definition with a column or a constraint on each line. The name has quotes where it needs them.
 _DEFINITION = re.compile(r"CREATE (?:UNLOGGED )?TABLE (?:public\.)?(\S+) \(\n(.*?)\n\)", re.DOTALL)
-_COLUMN = re.compile(r"    (?!CONSTRAINT )(\S+) ([^\s,]+)[^\n]*")
-_COLUMNS = [("dimensions", "jsonb"), ("histogram", "bigint[]")]
+_COLUMN = re.compile(r'    (?!CONSTRAINT )("(?:[^"]|"")*"|\S+) ([^\s,]+)([^\n]*)')
+_NEEDED = {"dimensions": "jsonb", "histogram": "bigint[]"}
 _CREATED = re.compile(r";\s+Archive created at (\d{4}-\d\d-\d\d)")
 
 
@@ -63,10 +64,11 @@ class Listing:
 
 @dataclass(frozen=True)
 class DataFile:
-    """One source table's rows in an archive."""
+    """One source table's rows in an archive, and its columns in their order there."""
 
     path: Path
     table: SourceTable
+    columns: tuple[str, ...] = COLUMNS
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,11 @@ class PartitionArchive:
     partition: Partition
     created: date
     data_files: Sequence[DataFile]
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        """Columns that are neither dimensions nor histogram, and the number of tables that have them."""
+        return dict(Counter(name for file in self.data_files for name in file.columns if name not in COLUMNS))
 
     @property
     def paths(self) -> list[Path]:
@@ -141,7 +148,7 @@ def open_archive(directory: Path, partition: Partition) -> PartitionArchive:
     """Check the table of contents of a folder that claims to hold that partition's tables.
 
     Raises DataError for an unreadable archive, one without a table, a file that is missing or too many, a table of
-    another partition, and one with other columns. The data files themselves are not read.
+    another partition, and one without the columns that are needed. The data files themselves are not read.
     """
     listing = list_archive(directory)
     files = data_file_names(directory, complete_entries(directory, listing), partition)
@@ -152,8 +159,8 @@ def open_archive(directory: Path, partition: Partition) -> PartitionArchive:
         raise DataError(f"{directory / extra[0]}: not a file of this archive, its list does not name it")
     if not files:
         raise DataError(f"{directory}: no table in it")
-    check_definitions(directory, files.values())
-    data_files = [DataFile(directory / name, table) for name, table in files.items()]
+    columns = table_columns(directory, files.values())
+    data_files = [DataFile(directory / name, table, columns[table.name]) for name, table in files.items()]
     return PartitionArchive(directory, partition, listing.created, data_files)
 
 
@@ -183,21 +190,31 @@ def data_file_names(directory: Path, entries: Iterable[Entry], partition: Partit
     return files
 
 
-def check_definitions(directory: Path, tables: Iterable[SourceTable]) -> None:
-    """Raise DataError unless each of those tables has the columns `dimensions jsonb, histogram bigint[]`.
+def table_columns(directory: Path, tables: Collection[SourceTable]) -> dict[str, tuple[str, ...]]:
+    """The columns that each of those tables has in the archive, in their order there.
 
-    What the text of a column can hold follows from its type, so that need not be asked of every row.
+    Raises DataError for one without `dimensions jsonb` or `histogram bigint[]`: what the text of a column can hold
+    follows from its type, so that need not be asked of every row.
     """
     only = (f"--use-list={directory / LIST}",) if (directory / LIST).exists() else ()
-    defined = {
-        name.strip('"'): _COLUMN.findall(columns)
-        for name, columns in _DEFINITION.findall(_pg_restore(directory, "--section=pre-data", "--file=-", *only))
-    }
+    script = _pg_restore(directory, "--section=pre-data", "--file=-", *only)
+    defined = {name.strip('"'): _defined_columns(columns) for name, columns in _DEFINITION.findall(script)}
     for table in tables:
-        if defined.get(table.name) != _COLUMNS:
+        columns = defined.get(table.name, {})
+        if any(columns.get(name) != kind for name, kind in _NEEDED.items()):
             raise DataError(
                 f"{directory / TOC}: the columns of {table.name} are not dimensions jsonb, histogram bigint[]"
             )
+    return {table.name: tuple(defined[table.name]) for table in tables}
+
+
+def _defined_columns(definition: str) -> dict[str, str]:
+    """Types of a table's columns by name; pg_dump does not dump what the server computes of others."""
+    return {
+        name.strip('"').replace('""', '"'): kind
+        for name, kind, rest in _COLUMN.findall(definition)
+        if "GENERATED ALWAYS AS (" not in rest
+    }
 
 
 def split_off(directory: Path, target: Path, tables: Iterable[SourceTable]) -> None:

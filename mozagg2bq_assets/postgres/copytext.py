@@ -1,7 +1,7 @@
 """Data files of a directory archive: COPY text, plain or as gzip, closed by an end marker line `\\.`."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -14,7 +14,10 @@ from mozagg2bq_assets.errors import DataError
 CHUNK = 2**18
 # The longest row that is sure to be converted in the memory that there is; BigQuery's own limit is 100 MB. It also ends
 # the reading of a small file that decompresses to a row without end.
-MAX_ROW_BYTES = 32 * 2**20
+MAX_ROW_BYTES = 20 * 2**20
+
+# The columns of an aggregate table that are read. It may have others.
+COLUMNS = ("dimensions", "histogram")
 
 END = b"\\."
 # What pg_dump ends a data file with: the marker, and up to two empty lines.
@@ -22,7 +25,7 @@ _END = re.compile(rb"(?:^|(?<=\n))\\\.\n{1,3}$")
 _LONGEST_END = 5
 
 
-def row_chunks(path: Path) -> Iterator[bytes]:
+def row_chunks(path: Path) -> Generator[bytes, None, None]:
     """A data file's rows as text, in chunks of whole rows.
 
     Raises DataError for damaged gzip data, for a row of more than MAX_ROW_BYTES, and where there is no end marker at

@@ -135,7 +135,7 @@ def _convert_files(storage: Storage, task: tuple[int, Sequence[SourceFile]]) -> 
     expected = TableCounts({file.table.name: file.rows for file in files if file.rows is not None})
     with scratch_folder() as directory:
         try:
-            data_files = [DataFile(storage.fetch(file.source, directory), file.table) for file in files]
+            data_files = [DataFile(storage.fetch(file.source, directory), file.table, file.columns) for file in files]
             archive = PartitionArchive(directory, partition, ingest_date, data_files)
             written = write_parquet(archive, ingest_date, directory / PARQUET_FILE, expected or None, threads=1)
         except DataError as error:

@@ -183,13 +183,11 @@ def test_damage_in_an_executor(folder: Path, spark: "SparkSession", name: str) -
     assert not list(folder.parent.glob("*.parquet"))
 
 
-@pytest.mark.parametrize(
-    "change", ["ADD more int", "ALTER histogram TYPE text[]", "RENAME dimensions TO dims", "DROP histogram"]
-)
+@pytest.mark.parametrize("change", ["ALTER histogram TYPE text[]", "RENAME dimensions TO dims", "DROP histogram"])
 def test_other_columns(
     folder: Path, administrator: psycopg.Connection, source: Postgres, tmp_path: Path, change: str
 ) -> None:
-    """A table with other columns is refused by name, as it is dumped and in a folder that somebody else has dumped."""
+    """A table without one of the columns is refused by name, as it is dumped and in a folder of somebody else's."""
     table = f"build_id_nightly_73_{PARTITION.ds_nodash}"
     administrator.execute(f"ALTER TABLE {table} {change}")
     message = rf"toc\.dat: the columns of {table} are not dimensions jsonb, histogram bigint\[\]"

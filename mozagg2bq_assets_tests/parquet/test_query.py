@@ -1,13 +1,14 @@
 """The macros of `rows.sql`, one by one."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import duckdb
 import pytest
 
 from mozagg2bq_assets.model.columns import COLUMNS, DIMENSIONS
 from mozagg2bq_assets.parquet.jsonb import ARRAY
-from mozagg2bq_assets.parquet.query import NAMES, STRINGS_ONLY, create_macros, rows_query
+from mozagg2bq_assets.parquet.query import NAMES, PLACES, create_macros, rows_query
+from mozagg2bq_assets.parquet.shapes import Shapes
 
 
 @pytest.fixture
@@ -39,34 +40,62 @@ def test_copy_text(connection: duckdb.DuckDBPyConnection, field: str, text: str 
     assert result(connection, "copy_text(?::VARCHAR)", field) == text
 
 
-def test_second_field(connection: duckdb.DuckDBPyConnection) -> None:
-    """The second of two, and an error for any other number."""
-    assert result(connection, "second_field(?::VARCHAR[])", ["{}", "{1}"]) == "{1}"
-    assert result(connection, "second_field(?::VARCHAR[])", ["{}", "\\N"]) is None
+def test_array_field(connection: duckdb.DuckDBPyConnection) -> None:
+    """The field of that number, and an error where there are more or fewer than there should be."""
+    assert result(connection, "array_field(?::VARCHAR[], 2, 2)", ["{}", "{1}"]) == "{1}"
+    assert result(connection, "array_field(?::VARCHAR[], 3, 1)", ["\\N", "{}", "x"]) is None
     for fields in (["{}"], ["{}", "{1}", "x"]):
-        with pytest.raises(duckdb.Error, match="not two columns"):
-            result(connection, "second_field(?::VARCHAR[])", fields)
+        with pytest.raises(duckdb.Error, match="not that many columns"):
+            result(connection, "array_field(?::VARCHAR[], 2, 2)", fields)
+
+
+def values_of(connection: duckdb.DuckDBPyConnection, text: str, known: Sequence[str]) -> list[object]:
+    """What the query gives for the dimensions of an object, where the shapes of some texts are known."""
+    shapes = Shapes().learn(known)
+    connection.create_function("counted", lambda number: number, ["TINYINT"], "TINYINT")
+    columns = [*(f"'{name}' AS {name}" for name in NAMES), "2 AS width, 1 AS dimensions_at, 2 AS histogram_at"]
+    for name in NAMES:
+        connection.execute(f"CREATE TYPE {name} AS ENUM ('{name}')")
+    connection.execute(f"CREATE TABLE chunks AS SELECT {', '.join(columns)}, $chunk AS chunk", {"chunk": text + "\t{}"})
+    (row,) = connection.execute(rows_query(shapes), {"ingest_date": "2019-12-02"}).fetchall()
+    return list(row[1 + len(NAMES) : -1])
+
+
+OLD = '{"os": "a", "child": true, "e10sEnabled": false}'
 
 
 @pytest.mark.parametrize(
-    ("text", "printed", "values"),
+    ("text", "known", "values"),
     [
-        ('{"os": "x"}', '{"os": "x"}', ["x"]),  # printed again it is the same
-        (None, None, None),
-        ('{"os": "a\\"b"}', '{"os": "a"b"}', ["x"]),  # an escape; strings only
-        ("{}", "", ["x"]),
-        ('{"os": 1}', '{"os": "1"}', ["exact"]),
-        ('{"other": "x"}', "", ["exact"]),
-        ('{"os": "x"', "", ["exact"]),
-        ('{"os": "\x01"}', "", ["exact"]),
+        ('{"os": "x"}', ['{"os": "y"}'], {"os": "x"}),
+        ('{"os": "x", "child": false, "e10sEnabled": true}', [OLD], {"os": "x", "child": "false"}),
+        ('{"os": "x", "child": null, "e10sEnabled": true}', [OLD], None),
+        ('{"os": "x", "child": "false", "e10sEnabled": true}', [OLD], None),
+        ('{"os": "x", "child": "false", "e10sEnabled": "true"}', [OLD], None),
+        ('{"os": null, "label": "x"}', ['{"os": null, "label": ""}'], {"label": "x"}),
+        ('{"os": "", "label": "x"}', ['{"os": null, "label": ""}'], None),
+        ('{"child": -12}', ['{"child": true}'], {"child": "-12"}),
+        ('{"child": 1.10}', ['{"child": 1.1}'], None),  # DuckDB makes 1.1 of it
+        ('{"child": [1]}', ['{"child": 1}'], {"child": "[1]"}),
+        ('{"child": [1, 2]}', ['{"child": 1}'], None),  # DuckDB makes [1,2] of it
+        ('{"child": }', ['{"child": 1}'], None),
+        ('{"os": "a\\\\"b\\\\\\\\"}', ['{"os": ""}'], {"os": 'a"b\\'}),  # escaped by JSON and by COPY
+        ('{"os": "x", "os": "y"}', ['{"os": "x"}'], None),
+        ('{"os":"x"}', ['{"os": "x"}'], None),
+        ('{"os": "x"} ', ['{"os": "x"}'], None),
+        ('{"OS": "x"}', ['{"os": "x"}', '{"OS": "x"}'], {}),
+        ("{}", ["{}"], {}),
+        ("[]", ["{}"], None),
+        ('{"os": "x"', ['{"os": "x"}'], None),
     ],
 )
-def test_dimension_values(
-    connection: duckdb.DuckDBPyConnection, text: str | None, printed: str | None, values: list[str] | None
+def test_proofs(
+    connection: duckdb.DuckDBPyConnection, text: str, known: list[str], values: dict[str, str] | None
 ) -> None:
-    """DuckDB's strings where they are proven, by the printed text or the pattern; the exact reader for the rest."""
-    expression = f"dimension_values(?::VARCHAR, ['x'], ?::VARCHAR, '{STRINGS_ONLY}')"
-    assert result(connection, expression, text, printed) == values
+    """DuckDB's strings where a known shape prints the text around them; the exact reader for the rest (None)."""
+    found = values_of(connection, text, known)
+    expected = ["exact", *[None] * 6] if values is None else [values.get(key) for key in DIMENSIONS]
+    assert found == expected
 
 
 @pytest.mark.parametrize(
@@ -96,13 +125,14 @@ def test_no_array(connection: duckdb.DuckDBPyConnection, text: str) -> None:
 
 def test_columns(connection: duckdb.DuckDBPyConnection) -> None:
     """The query gives the 13 columns in their order, a row a line."""
-    connection.execute(f"CREATE TABLE chunks ({', '.join(f'{name} TEXT' for name in (*NAMES, 'chunk'))})")
+    names = ", ".join(f"{name} TEXT" for name in (*NAMES, "chunk"))
+    connection.execute(f"CREATE TABLE chunks ({names}, {', '.join(f'{place} INT' for place in PLACES)})")
     for name in NAMES:
         connection.execute(f"CREATE TYPE {name} AS ENUM ('{name}')")
     members = ", ".join(f'"{key}": "{key}"' for key in DIMENSIONS)
     lines = f"{{{members}}}\t{{1,2}}\n\\N\t\\N"
-    connection.execute("INSERT INTO chunks VALUES (?, ?, ?, ?, ?)", [*NAMES, lines])
-    found = connection.execute(rows_query(), {"ingest_date": "2019-12-02"})
+    connection.execute("INSERT INTO chunks VALUES (?, ?, ?, ?, ?, 2, 1, 2)", [*NAMES, lines])
+    found = connection.execute(rows_query(Shapes()), {"ingest_date": "2019-12-02"})
     assert [column[0] for column in found.description or ()] == [column.name for column in COLUMNS]
     assert [row[1:] for row in found.fetchall()] == [
         (*NAMES, *DIMENSIONS, "[1,2]"),

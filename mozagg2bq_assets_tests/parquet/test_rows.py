@@ -4,6 +4,7 @@ what PostgreSQL itself says of them."""
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,8 +21,8 @@ from mozagg2bq_assets.model.counts import UnmappedKey
 from mozagg2bq_assets.model.partitions import Partition
 from mozagg2bq_assets.model.tables import AggregateType
 from mozagg2bq_assets.postgres.connection import Postgres
-from mozagg2bq_assets_tests.helpers.engines import Engine, convert
-from mozagg2bq_assets_tests.helpers.rows import FIRST_DAY, Row, expected_rows, fill, parquet_rows
+from mozagg2bq_assets_tests.helpers.engines import Engine, convert, dump
+from mozagg2bq_assets_tests.helpers.rows import FIRST_DAY, TODAY, Row, expected_rows, fill, parquet_rows
 
 DAYS_PER_EXAMPLE = 10
 SUBMISSION = Partition(AggregateType.SUBMISSION_DATE, FIRST_DAY)
@@ -56,7 +57,26 @@ FULL = st.tuples(*(STRINGS for _ in DIMENSIONS)).map(
 )
 SOME = st.lists(st.tuples(KEYS.map(json.dumps), STRINGS), max_size=8).map(object_text)
 ODD = st.lists(st.tuples(KEYS.map(json.dumps) | STRINGS, VALUES), max_size=9).map(object_text)
-OBJECTS = st.none() | FULL | SOME | ODD | VALUES
+
+# What the source wrote until 2017-02, until 2018-03, and what it may have written: any of the keys, each with a scalar.
+BOOLEANS = st.sampled_from(("true", "false"))
+ERA_KEYS = (*DIMENSIONS, "e10sEnabled")
+
+
+def era(**others: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    """Objects with all keys of an era: strings, where nothing else is said."""
+    values = [others.get(key, STRINGS) for key in ERA_KEYS]
+    return st.tuples(*values).map(
+        lambda drawn: object_text([(json.dumps(key), value) for key, value in zip(ERA_KEYS, drawn, strict=True)])
+    )
+
+
+OLD = era(child=BOOLEANS, e10sEnabled=BOOLEANS) | era(e10sEnabled=BOOLEANS)
+SCALARS = STRINGS | BOOLEANS | st.just("null") | st.integers(-(10**6), 10**6).map(str) | NUMBERS
+SHAPED = st.dictionaries(
+    st.sampled_from((*ERA_KEYS, "process", "OS", "a-b.c:d", "k", "'", "é")), SCALARS, max_size=9
+).map(lambda drawn: object_text([(json.dumps(key), value) for key, value in drawn.items()]))
+OBJECTS = st.none() | FULL | SOME | ODD | VALUES | OLD | SHAPED
 
 BIGINT = st.integers(-(2**63), 2**63 - 1)
 ELEMENTS = st.none() | BIGINT | st.sampled_from((0, 2**63 - 1, -(2**63)))
@@ -113,7 +133,7 @@ def test_generated_days(
 
 LARGE = {
     "label of 1.5 MB": Row(json.dumps({"label": '\\"é' * 400_000, "os": "x"}), "{1}"),
-    "label of 31 MB": Row(json.dumps({"label": "x" * 31_000_000}), "{1}"),
+    "label of 20 MB": Row(json.dumps({"label": "x" * 20_000_000}), "{1}"),
     "array of 50,000": Row("{}", array_text(list(range(50_000)))),
     "array of 50,000 with NULL": Row("{}", array_text([None, *range(50_000)])),
     "nested 3,000 deep": Row('{"os": ' + "[" * 3_000 + "]" * 3_000 + "}", "{1}"),
@@ -160,6 +180,64 @@ def test_unmapped_keys(administrator: psycopg.Connection, source: Postgres, tmp_
     file = convert(source, [BUILD], tmp_path, engine)[FIRST_DAY]
     assert file.unmapped == {"process": UnmappedKey(3, '"gpu"'), "n": UnmappedKey(1, "1.10")}
     assert "'process' in 3 rows" in (file.unmapped.warning() or "")
+
+
+EXPECTED = Row('{"os": "x", "e10sEnabled": true}', "{1}")
+
+
+def test_expected_key(administrator: psycopg.Connection, source: Postgres, tmp_path: Path, engine: Engine) -> None:
+    """What the source wrote for years is counted, and no warning."""
+    fill(administrator, f"build_id_nightly_73_{BUILD.ds_nodash}", [EXPECTED] * 3)
+    file = convert(source, [BUILD], tmp_path, engine)[FIRST_DAY]
+    assert file.unmapped == {"e10sEnabled": UnmappedKey(3, "true")}
+    assert file.unmapped.warning() is None
+
+
+@pytest.mark.parametrize("first", [0, 100, 3000])
+def test_shapes_that_come_late(
+    administrator: psycopg.Connection,
+    source: Postgres,
+    tmp_path: Path,
+    engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    first: int,
+) -> None:
+    """Rows of shapes that the first rows do not have are learned on the way, whatever their keys; all are counted."""
+    monkeypatch.setattr("mozagg2bq_assets.parquet.exact.MANY_ROWS", 50)
+    child = ("true", "1", "null")
+    late = [
+        Row(f'{{"os": "{n}", "label": "x\\\\y", "child": {child[n % 3]}, "process{n % 5}": {n}}}', "{1}")
+        for n in range(300)
+    ]
+    name = f"build_id_nightly_73_{BUILD.ds_nodash}"
+    usual = Row(object_text([(json.dumps(key), '"x"') for key in DIMENSIONS]), "{1,2}")
+    fill(administrator, name, [usual] * first + late)
+    file = convert(source, [BUILD], tmp_path, engine)[FIRST_DAY]
+    assert parquet_rows(file.path) == expected_rows(administrator, [name])
+    assert {key: found.rows for key, found in file.unmapped.items()} == {f"process{n}": 60 for n in range(5)}
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        "id serial, dimensions jsonb, histogram bigint[]",
+        "histogram bigint[], note text DEFAULT E'a\\tb', dimensions jsonb",
+        '"odd ""name, x" int, dimensions jsonb, twice int GENERATED ALWAYS AS (1 * 2) STORED, histogram bigint[]',
+    ],
+)
+def test_more_columns(
+    administrator: psycopg.Connection, source: Postgres, tmp_path: Path, engine: Engine, columns: str
+) -> None:
+    """They are left out and named, in a table beside others; the two are found wherever they stand."""
+    plain, odd = (f"build_id_{channel}_73_{BUILD.ds_nodash}" for channel in ("beta", "nightly"))
+    rows = [EXPECTED, Row('{"label": "tab\\t"}', "{NULL,1}"), Row(None, None)]
+    fill(administrator, plain, rows)
+    administrator.execute(f"CREATE TABLE {odd} ({columns})".encode())
+    administrator.execute(f"INSERT INTO {odd} (dimensions, histogram) SELECT * FROM {plain}".encode())
+    (found,) = dump(source, [BUILD], tmp_path).values()
+    assert len(found.archive.left_out) == 1
+    file = engine(replace(found.archive, created=TODAY), tmp_path / "out.parquet")
+    assert parquet_rows(file.path) == expected_rows(administrator, [plain, odd])
 
 
 def test_rows_in_bigquery(

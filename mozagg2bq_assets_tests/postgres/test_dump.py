@@ -347,4 +347,4 @@ def test_a_row_that_cannot_be_converted(
     administrator.execute(f"INSERT INTO {tables[FIRST][0]} VALUES (jsonb_build_object('label', repeat('x', 40000000)))")
     dumps = dict(Dumper(source, tmp_path).dump([FIRST, SECOND]))
     assert isinstance(dumps[SECOND], PartitionDump)
-    assert re.search(rf"{tables[FIRST][0]}: \d+.dat.gz: a row of more than 32 MiB", str(dumps[FIRST]))
+    assert re.search(rf"{tables[FIRST][0]}: \d+.dat.gz: a row of more than 20 MiB", str(dumps[FIRST]))

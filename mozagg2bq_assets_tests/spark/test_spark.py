@@ -100,6 +100,7 @@ def test_largest_first(monkeypatch: pytest.MonkeyPatch) -> None:
         SourceFile(
             FileReference(f"{day}/{number}", StoredFile(f"{number}", size, "")),
             SourceTable(f"{day}/{number}", TYPE, "nightly", "73", date(2019, 12, day)),
+            ("dimensions", "histogram"),
             None,
             BAD,
         )

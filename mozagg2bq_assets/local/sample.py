@@ -1,7 +1,8 @@
-"""Sample data in the source's real shape, made by the server itself."""
+"""Sample data in the source's real shape, of each of its eras, made by the server itself."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import date
+from datetime import date, timedelta
+from typing import LiteralString
 
 import psycopg
 from psycopg import sql
@@ -11,6 +12,10 @@ from mozagg2bq_assets.model.partitions import DayRange, Partition
 from mozagg2bq_assets.model.tables import AggregateType
 
 DAYS = DayRange(date(2019, 12, 1), date(2019, 12, 6))
+# A day of each era before: tables with a column in front, booleans, and `child` as text.
+OLD_DAYS = tuple(
+    DayRange(day, day + timedelta(days=1)) for day in (date(2015, 7, 1), date(2016, 9, 19), date(2017, 6, 15))
+)
 MISSING = Partition(AggregateType.SUBMISSION_DATE, date(2019, 12, 4))
 
 # A real day, 2019-12-01: 100 tables and 3,123,817 rows by submission date, and about a twelfth of the rows by build id.
@@ -50,22 +55,29 @@ EDGE_ROWS: tuple[Row, ...] = (
     (None, [1, 1, 1]),
 )
 
+# Days before these: `child` was a boolean, there was a key `e10sEnabled`, tables were made with an `id`.
+CHILD_IS_TEXT, NO_E10S, NO_ID = date(2017, 2, 1), date(2018, 3, 30), date(2015, 8, 1)
+
 ROWS = sql.SQL("""
-INSERT INTO {table}
+INSERT INTO {table} (dimensions, histogram)
 SELECT jsonb_build_object(
         'os', (ARRAY['Windows_NT', 'Darwin', 'Linux'])[1 + (random() * random() * 3)::int % 3],
-        'child', (ARRAY['true', 'false', 'gpu', 'extension'])[1 + (random() * random() * 4)::int % 4],
+        'child', {child},
         'label', CASE WHEN random() < 0.7 THEN '' ELSE 'key ' || (random() * 5000)::int END,
         'metric', 'HISTOGRAM_' || upper(substr(md5((i % 1500)::text), 1, 12)),
         'osVersion', (ARRAY['10.0', '6.1', '6.3', '18.7.0', '5.3.0'])[1 + (random() * 4)::int],
         'application', 'Firefox',
         'architecture', (ARRAY['x86', 'x86-64'])[1 + (random() < 0.6)::int]
-    ), (
+    ) || {more}, (
         SELECT array_agg((random() ^ 9 * 4000)::bigint * (bucket % 2))
         FROM generate_series(1, 3 + i % 50) AS bucket
     )
 FROM generate_series(1, {rows}) AS i
 """)
+BOOLEAN_CHILD = sql.SQL("random() < 0.5")
+TEXT_CHILD = sql.SQL("(ARRAY['true', 'false', 'gpu', 'extension'])[1 + (random() * random() * 4)::int % 4]")
+E10S = sql.SQL("jsonb_build_object('e10sEnabled', random() < 0.5)")
+NOTHING = sql.SQL("'{}'::jsonb")
 
 
 def seed(connection: psycopg.Connection, scale: float = 0.001) -> Iterator[str]:
@@ -77,7 +89,8 @@ def seed(connection: psycopg.Connection, scale: float = 0.001) -> Iterator[str]:
     """
     connection.execute("SELECT setseed(0.2019)")
     create_update_dates(connection)
-    for partition in (Partition(aggregate_type, day) for aggregate_type in AggregateType for day in DAYS):
+    days = [day for days in (*OLD_DAYS, DAYS) for day in days]
+    for partition in (Partition(aggregate_type, day) for aggregate_type in AggregateType for day in days):
         drop_partition(connection, partition)
         if partition != MISSING:
             yield from seed_partition(connection, partition, scale)
@@ -101,17 +114,34 @@ def seed_partition(connection: psycopg.Connection, partition: Partition, scale: 
     total = max(20 * len(names), round(REAL_ROWS[partition.aggregate_type] * scale))
     for n, (name, rows) in enumerate(zip(names, row_counts(total, len(names)), strict=True)):
         with connection.transaction():
-            create_table(connection, name)
+            create_table(connection, name, "id serial, " if partition.day < NO_ID else "")
             if n == 0:
-                insert(connection, name, EDGE_ROWS)
+                insert(connection, name, edge_rows(partition.day))
                 rows -= len(EDGE_ROWS)
-            connection.execute(ROWS.format(table=sql.Identifier(name), rows=sql.Literal(rows)))
+            connection.execute(rows_query(name, rows, partition.day))
             connection.execute(
                 "INSERT INTO table_update_dates VALUES (%s, ARRAY[%s])"
                 " ON CONFLICT (tablename) DO UPDATE SET submission_dates = excluded.submission_dates",
                 (name, partition.ds_nodash),
             )
         yield name
+
+
+def rows_query(table: str, rows: int, day: date) -> sql.Composed:
+    """Fill a table with so many rows of the era of that day."""
+    return ROWS.format(
+        table=sql.Identifier(table),
+        rows=sql.Literal(rows),
+        child=BOOLEAN_CHILD if day < CHILD_IS_TEXT else TEXT_CHILD,
+        more=E10S if day < NO_E10S else NOTHING,
+    )
+
+
+def edge_rows(day: date) -> list[Row]:
+    """The edge cases with the keys and kinds of values that the era of that day had."""
+    old: dict[str, object] = {"child": False} if day < CHILD_IS_TEXT else {}
+    more: dict[str, object] = {"e10sEnabled": True} if day < NO_E10S else {}
+    return [(dimensions and {**dimensions, **old, **more}, histogram) for dimensions, histogram in EDGE_ROWS]
 
 
 def table_names(partition: Partition, count: int) -> list[str]:
@@ -131,9 +161,10 @@ def row_counts(total: int, tables: int) -> list[int]:
     return [total - sum(others), *others]
 
 
-def create_table(connection: psycopg.Connection, name: str) -> None:
-    """An empty aggregate table with its index, as the aggregator makes it."""
-    connection.execute(sql.SQL("CREATE TABLE {} (dimensions jsonb, histogram bigint[])").format(sql.Identifier(name)))
+def create_table(connection: psycopg.Connection, name: str, in_front: LiteralString = "") -> None:
+    """An empty aggregate table with its index, as the aggregator makes it; `in_front` are more columns."""
+    columns = sql.SQL(in_front) + sql.SQL("dimensions jsonb, histogram bigint[]")
+    connection.execute(sql.SQL("CREATE TABLE {} ({})").format(sql.Identifier(name), columns))
     create_index(connection, name)
 
 
@@ -150,7 +181,7 @@ def insert(
     """Put rows of Python values into an aggregate table."""
     with connection.cursor() as cursor:
         cursor.executemany(
-            sql.SQL("INSERT INTO {} VALUES (%s, %s::bigint[])").format(sql.Identifier(table)),
+            sql.SQL("INSERT INTO {} (dimensions, histogram) VALUES (%s, %s::bigint[])").format(sql.Identifier(table)),
             [(None if dimensions is None else Jsonb(dimensions), histogram) for dimensions, histogram in rows],
         )
 

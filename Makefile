@@ -1,6 +1,7 @@
 PYTHON ?= python3
 PORT ?= 3000
 BIN := .venv/bin
+DLT := dlt[parquet,sql_database]==1.31.0 connectorx==0.4.6 psycopg2-binary==2.9.13 "sqlalchemy<2.1"
 EMULATOR := bqemulator duckdb-extensions duckdb-extension-icu duckdb-extension-spatial numpy
 
 .PHONY: install demo dev test test-long bench spark-archive lint clean
@@ -31,8 +32,15 @@ test: install
 test-long: install
 	$(BIN)/pytest --hypothesis-profile=long
 
-bench: install
-	$(BIN)/python -m benchmarks.run
+# SECTION=eras and the like run one part of it.
+bench: install .venv-dlt/installed
+	$(BIN)/python -m benchmarks.run $(SECTION)
+
+# What a user would pick instead, to compare with.
+.venv-dlt/installed:
+	$(PYTHON) -m venv .venv-dlt
+	.venv-dlt/bin/pip install --quiet $(DLT)
+	touch $@
 
 # What executors need that have Python and nothing of ours: SPARK_ARCHIVE names it.
 spark-archive: install
@@ -50,4 +58,4 @@ lint: install
 
 clean:
 	test ! -e .local || $(BIN)/mozagg2bq local down
-	rm -rf .venv .venv-bigquery .local
+	rm -rf .venv .venv-bigquery .venv-dlt .local

@@ -47,7 +47,8 @@ def run(command: Sequence[str]) -> Measured:
             print(output.read().decode(), file=sys.stderr)
             raise subprocess.CalledProcessError(process.returncode, command)
     memory, cpu = (max(values) for values in zip(*samples, strict=True))
-    return Measured(seconds, max(resources.ru_maxrss * 1024, memory), cpu)
+    # The kernel has counted what has ended and was waited for; the samples have what has not.
+    return Measured(seconds, max(resources.ru_maxrss * 1024, memory), max(cpu, resources.ru_utime + resources.ru_stime))
 
 
 def alternately(works: Mapping[str, Callable[[], Measured]], runs: int) -> dict[str, Measured]:
@@ -58,7 +59,11 @@ def alternately(works: Mapping[str, Callable[[], Measured]], runs: int) -> dict[
             results[name].append(work())
             print(f"  {name}: {results[name][-1].seconds:.2f} s", file=sys.stderr, flush=True)
     return {
-        name: Measured(statistics.median(each.seconds for each in found), max(each.peak_bytes for each in found))
+        name: Measured(
+            statistics.median(each.seconds for each in found),
+            max(each.peak_bytes for each in found),
+            statistics.median(each.cpu_seconds for each in found),
+        )
         for name, found in results.items()
     }
 

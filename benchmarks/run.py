@@ -1,4 +1,7 @@
-"""`make bench`: everything that the README gives a figure for, side by side, as one table. Takes half an hour."""
+"""`make bench`: everything that the README gives a figure for, side by side, as one table. Takes an hour.
+
+`make bench SECTION=eras` is that part alone (or start, catalog, one_day; the others need `one_day` before them).
+"""
 
 import json
 import os
@@ -8,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import date
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,7 +20,7 @@ import requests
 from dagster import DagsterInstance
 
 from benchmarks.measure import Measured, alternately, run, tool, usage
-from benchmarks.source import FIRST_DAY, FIRST_EMPTY_DAY, STACK, days, prepare
+from benchmarks.source import ERAS, FIRST_DAY, FIRST_EMPTY_DAY, STACK, days, prepare, prepare_eras
 from mozagg2bq_assets.cli.dagster_client import DagsterClient
 from mozagg2bq_assets.local.spark import ADDRESS, cluster
 from mozagg2bq_assets.local.stack import ROOT, running_stack
@@ -32,16 +36,20 @@ SUBMISSION, BUILD = AggregateType
 EMPTY_LOCATION = "import dagster, dagster_gcp, dagster_aws.s3\ndefs = dagster.Definitions()\n"
 
 
-def main() -> None:
-    """Run it."""
+def main(section: str = "") -> None:
+    """Run all sections, or one. Exits for a name that is none."""
+    sections = (start, catalog, one_day, eras, instead, ten_days, memory, on_cluster)
+    chosen = [each for each in sections if section in ("", each.__name__)]
+    if not chosen:
+        sys.exit(f"no section {section!r}: {', '.join(each.__name__ for each in sections)}")
     with running_stack(STACK), TemporaryDirectory() as name:
         with STACK.administrator() as connection:
-            for line in prepare(connection):
+            for line in prepare_eras(connection) if chosen in ([eras], [instead]) else prepare(connection):
                 note(line)
         os.environ.update(open_source().environment())
         folder = Path(name)
         print("| what | ours | compared with | | ratio |\n|---|---|---|---|---|")
-        for measure in (start, catalog, one_day, ten_days, memory, on_cluster):
+        for measure in chosen:
             for row in measure(folder):
                 print(f"| {' | '.join(row)} |", flush=True)
 
@@ -75,6 +83,63 @@ def one_day(folder: Path) -> Iterator[Sequence[str]]:
         BASELINE[kind] = dumps["predecessor"].seconds + parquet["predecessor"].seconds
 
 
+def eras(folder: Path) -> Iterator[Sequence[str]]:
+    """A full day of each era, and one of twenty shapes mixed; of the first the CPU time that the others are held to."""
+    with STACK.administrator() as connection:
+        for line in prepare_eras(connection):
+            note(line)
+    first = 0.0
+    for era, day in ERAS.items():
+        dump(folder / "ours", SUBMISSION, day)
+        archive = str(folder / "ours" / SUBMISSION / ds_nodash(day))
+        command = (tool("mozagg2bq"), "to-parquet", "--input-dir", archive, "--output-dir", str(folder / "parquet"))
+        theirs = partial(python, "benchmarks.predecessor", archive, str(folder / "spark"))
+        found = alternately({"ours": partial(run, command), "theirs": theirs}, RUNS)
+        cpu = found["ours"].cpu_seconds
+        first = first or cpu
+        yield compare(f"`to-parquet` of a full day, {era}", found["ours"], "Spark job", found["theirs"])
+        yield "its CPU time", f"{cpu:.2f} s", "that of 2019", f"{first:.2f} s", ratio(cpu, first)
+        shutil.rmtree(archive)
+
+
+def instead(folder: Path) -> Iterator[Sequence[str]]:
+    """Dump and `to-parquet` of a day, against dlt with connectorx, which knows no Unix sockets: all by one loopback."""
+    with STACK.administrator() as connection:
+        for line in prepare_eras(connection):
+            note(line)
+    socket = f"{os.environ['PGHOST']}/.s.PGSQL.{os.environ['PGPORT']}"
+    command = (sys.executable, "-m", "benchmarks.loopback", socket)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as loopback:
+        try:
+            port = (loopback.stdout.readline() if loopback.stdout else "").strip()
+            os.environ.update(POSTGRES_HOST="127.0.0.1", POSTGRES_PORT=port, PGHOST="127.0.0.1", PGPORT=port)
+            works = {
+                mode: partial(
+                    run, (DLT_PYTHON, "-m", "benchmarks.dlt_export", str(FIRST_DAY), str(folder / "dlt"), mode)
+                )
+                for mode in ("alone", "parallel")
+            }
+            found = alternately({"ours": partial(dump_and_convert, folder / "ours"), **works}, RUNS)
+        finally:
+            loopback.terminate()
+    yield compare("dump and `to-parquet`", found["ours"], "dlt and connectorx, a table at a time", found["alone"])
+    yield compare("", found["ours"], "the same, tables in parallel", found["parallel"])
+
+
+def dump_and_convert(folder: Path) -> Measured:
+    """Both of our commands for a full day, one after the other."""
+    first = dump(folder, SUBMISSION)
+    archive = str(folder / SUBMISSION / ds_nodash(FIRST_DAY))
+    command = (tool("mozagg2bq"), "to-parquet", "--input-dir", archive, "--output-dir", str(folder / "parquet"))
+    second = run(command)
+    return Measured(
+        first.seconds + second.seconds,
+        max(first.peak_bytes, second.peak_bytes),
+        first.cpu_seconds + second.cpu_seconds,
+    )
+
+
+DLT_PYTHON = str(ROOT / ".venv-dlt" / "bin" / "python")
 BASELINE: dict[AggregateType, float] = {}
 
 
@@ -181,10 +246,10 @@ def start(folder: Path) -> Iterator[Sequence[str]]:
     yield compare("`dagster definitions validate`", found["ours"], "empty location, same integrations", found["empty"])
 
 
-def dump(folder: Path, kind: AggregateType) -> Measured:
+def dump(folder: Path, kind: AggregateType, day: date = FIRST_DAY) -> Measured:
     """Our dump of a day."""
-    shutil.rmtree(folder / kind, ignore_errors=True)
-    options = ("--aggregate-type", kind, "--date", str(FIRST_DAY), "--output-dir", str(folder))
+    shutil.rmtree(folder / kind / ds_nodash(day), ignore_errors=True)
+    options = ("--aggregate-type", kind, "--date", str(day), "--output-dir", str(folder))
     return run((tool("mozagg2bq"), "dump", *options))
 
 
@@ -269,4 +334,4 @@ def note(line: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(*filter(None, sys.argv[1:]))

@@ -33,6 +33,37 @@ def prepare(connection: psycopg.Connection) -> Iterator[str]:
     connection.execute("VACUUM ANALYZE")
 
 
+# A full day of each era of the source, and one whose rows have all shapes that the query below makes.
+ERAS = {"2019": FIRST_DAY, "2017": date(2017, 6, 15), "2016": date(2016, 9, 19), "mixed": date(2018, 6, 1)}
+
+# Twenty shapes: one of five keys left out or none, and one of four kinds of value more.
+MIXED = sql.SQL("""
+CREATE TABLE {target} AS SELECT (
+    dimensions - coalesce((ARRAY['os', 'label', 'metric', 'application'])[n % 5], '') || (ARRAY[
+        '{{"e10sEnabled": true}}', '{{"child": false}}', '{{"osVersion": null}}', '{{"process": 1}}'
+    ]::jsonb[])[1 + n % 4]
+) AS dimensions, histogram FROM (SELECT *, (row_number() OVER ())::int AS n FROM {source}) AS numbered
+""")
+
+
+def prepare_eras(connection: psycopg.Connection) -> Iterator[str]:
+    """Make the days of ERAS that are not there yet; yields a line for each."""
+    connection.execute("SELECT setseed(0.2019)")
+    sample.create_update_dates(connection)
+    kind = AggregateType.SUBMISSION_DATE
+    for era, day in ERAS.items():
+        partition = Partition(kind, day)
+        if not _is_there(connection, partition) and era == "mixed":
+            both = (sample.table_names(each, 100) for each in (Partition(kind, FIRST_DAY), partition))
+            for source, target in zip(*both, strict=True):
+                names = {"source": sql.Identifier(source), "target": sql.Identifier(target)}
+                connection.execute(MIXED.format(**names))
+        elif not _is_there(connection, partition):
+            list(sample.seed_partition(connection, partition, 1))
+        yield f"{partition}: {era}"
+    connection.execute("VACUUM ANALYZE")
+
+
 def days(first: date, count: int) -> list[date]:
     """Consecutive days."""
     return [first + timedelta(days=n) for n in range(count)]

@@ -3,12 +3,13 @@
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
+from threading import Lock
 
 import pyarrow
 
 from mozagg2bq_assets.model.counts import UnmappedKeys
 from mozagg2bq_assets.parquet.jsonb import dimension_values
-from mozagg2bq_assets.parquet.shapes import Shapes
+from mozagg2bq_assets.parquet.shapes import LONGEST_TEXT, Shapes
 
 # Rows that are read one by one, half a second's work, before their shapes are looked at.
 MANY_ROWS = 20_000
@@ -20,7 +21,7 @@ class ShapesLearned(Exception):
 
 @dataclass
 class ExactReader:
-    """The two functions of one query. `learned` are more shapes than it knew, after ShapesLearned."""
+    """The two functions of one query, which DuckDB's threads call. `learned` are more shapes, after ShapesLearned."""
 
     shapes: Shapes
     learned: Shapes | None = None
@@ -28,15 +29,18 @@ class ExactReader:
     _texts: list[str] = field(default_factory=list)
     _unmapped: UnmappedKeys = field(default_factory=UnmappedKeys)
     _rows: Counter[int] = field(default_factory=Counter)
+    # Python may leave a thread between the reading of a count and its writing.
+    _lock: Lock = field(default_factory=Lock)
 
     def dimensions(self, text: str) -> list[str | None]:
         """The values of DIMENSIONS. Raises ValueError where the text is not as PostgreSQL prints jsonb."""
-        self._read += 1
-        if self._read <= MANY_ROWS:
-            self._texts.append(text)
-            if self._read == MANY_ROWS:
-                self._learn()
-        return dimension_values(text, self._unmapped)
+        with self._lock:
+            self._read += 1
+            if self._read <= MANY_ROWS:
+                self._texts.append(text if len(text) <= LONGEST_TEXT else "")
+                if self._read == MANY_ROWS:
+                    self._learn()
+            return dimension_values(text, self._unmapped)
 
     def _learn(self) -> None:
         learned = self.shapes.learn(self._texts)
@@ -47,11 +51,12 @@ class ExactReader:
 
     def count(self, numbers: pyarrow.ChunkedArray) -> pyarrow.ChunkedArray:
         """Count the rows of shapes with keys that have no column, by the number of their shape; gives numbers back."""
-        for chunk in numbers.chunks if self._counted else ():
+        for chunk in numbers.chunks:
             # A byte a row: counting some of 256 values so costs less than a call of Arrow's own.
             data = bytes(chunk.buffers()[1])[chunk.offset : chunk.offset + len(chunk)]
-            for number in self._counted:
-                self._rows[number] += data.count(number)
+            with self._lock:
+                for number in self._counted:
+                    self._rows[number] += data.count(number)
         return numbers
 
     def unmapped(self) -> UnmappedKeys:

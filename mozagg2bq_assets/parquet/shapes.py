@@ -18,6 +18,8 @@ from mozagg2bq_assets.parquet.jsonb import members
 # A day holds dozens at most; what none of them prints is read exactly, row by row.
 MAX_SHAPES = 64
 MAX_MEMBERS = 32
+# Characters of a text that is looked at: many are held at once, and one may have millions.
+LONGEST_TEXT = 10_000
 # Other keys would need care in a path of DuckDB's, and the source has had none.
 _PLAIN_KEY = re.compile(r"[\w.:-]{1,60}", re.ASCII)
 

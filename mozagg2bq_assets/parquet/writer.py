@@ -26,7 +26,7 @@ from mozagg2bq_assets.parquet.exact import ExactReader
 from mozagg2bq_assets.parquet.jsonb import check_row, object_text
 from mozagg2bq_assets.parquet.query import NAMES, PLACES, create_macros, rows_query
 from mozagg2bq_assets.parquet.reader import count_channels
-from mozagg2bq_assets.parquet.shapes import Shapes
+from mozagg2bq_assets.parquet.shapes import LONGEST_TEXT, Shapes
 from mozagg2bq_assets.postgres.archive import DataFile, PartitionArchive
 from mozagg2bq_assets.postgres.copytext import COLUMNS, row_chunks, rows
 
@@ -119,7 +119,7 @@ def _sampled_shapes(archive: PartitionArchive) -> Shapes:
             lines = next(chunks, b"").split(b"\n")[:-1]
         # At random, since rows may alternate.
         sample = random.sample(lines, min(SAMPLED_ROWS // len(archive.data_files) + 1, len(lines)))
-        texts += (object_text(line, file.columns) for line in sample)
+        texts += (object_text(line, file.columns) for line in sample if len(line) <= LONGEST_TEXT)
     return Shapes().learn(texts)
 
 

@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -135,14 +136,18 @@ class Dumper:
             shutil.rmtree(together, ignore_errors=True)
 
     def _count_tables(self, snapshot: str, tables: Iterable[SourceTable]) -> TableCounts:
-        """Rows per table in that snapshot; a transaction each, so that locks do not pile up on the server."""
+        """Rows per table in that snapshot; a transaction each, so that locks do not pile up on the server.
+
+        Somebody who waits to drop a table waits for our first lock, and we would wait behind him: so not for ever.
+        """
         counts = TableCounts()
         with self.source.connect() as connection, ended_early(self.patience.cancelled, connection.cancel):
             for table in tables:
                 with connection.transaction():
                     connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
                     connection.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(snapshot)))
-                    counts[table.name] = count_table(connection, table.name)
+                    with _lock_wait(connection, table):
+                        counts[table.name] = count_table(connection, table.name)
         return counts
 
 
@@ -167,21 +172,29 @@ def _lock_tables(connection: psycopg.Connection, part: Sequence[Partition]) -> l
         tables = list_tables(connection, part)
         connection.commit()
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        connection.execute(f"SET LOCAL lock_timeout = '{LOCK_WAIT_SECONDS}s'".encode())
         try:
             for table in tables:
                 name = sql.Identifier("public", table.name)
-                connection.execute(sql.SQL("LOCK TABLE ONLY {} IN ACCESS SHARE MODE").format(name))
+                with _lock_wait(connection, table):
+                    connection.execute(sql.SQL("LOCK TABLE ONLY {} IN ACCESS SHARE MODE").format(name))
         except psycopg.errors.UndefinedTable:
             connection.rollback()  # it has vanished since the listing
-        except psycopg.errors.LockNotAvailable:
-            raise UserError(
-                f"table {table.name} has been locked by another session for {LOCK_WAIT_SECONDS} seconds: see who holds"
-                " it in pg_locks, or try again later"
-            ) from None
         else:
             return tables
     raise TransientError(f"tables of {part[0]} vanish as fast as they are listed: try again later")
+
+
+@contextmanager
+def _lock_wait(connection: psycopg.Connection, table: SourceTable) -> Iterator[None]:
+    """Give up waiting for the table's lock after LOCK_WAIT_SECONDS. Raises UserError, naming the table."""
+    connection.execute(f"SET LOCAL lock_timeout = '{LOCK_WAIT_SECONDS}s'".encode())
+    try:
+        yield
+    except psycopg.errors.LockNotAvailable:
+        raise UserError(
+            f"table {table.name} has been locked by another session for {LOCK_WAIT_SECONDS} seconds: see who holds it"
+            " in pg_locks, or try again later"
+        ) from None
 
 
 def _parts(

@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Thread
 from typing import Any
 
 import psycopg
@@ -25,7 +26,7 @@ from mozagg2bq_assets.postgres import dump as dump_module
 from mozagg2bq_assets.postgres.archive import open_archive
 from mozagg2bq_assets.postgres.connection import Postgres
 from mozagg2bq_assets.postgres.dump import Dumper, PartitionDump
-from mozagg2bq_assets.postgres.tables import list_tables
+from mozagg2bq_assets.postgres.tables import count_table, list_tables
 from mozagg2bq_assets_tests.helpers.engines import dump
 from mozagg2bq_assets_tests.helpers.rows import parquet_rows
 
@@ -196,6 +197,43 @@ def test_table_that_vanishes_before_it_is_locked(
 
     monkeypatch.setattr(dump_module, "list_tables", list_and_drop)
     assert dump(source, [FIRST], tmp_path)[FIRST].rows.keys() == set(tables[FIRST][2:])
+
+
+def test_table_that_somebody_wants_to_drop(
+    administrator: psycopg.Connection,
+    tables: dict[Partition, list[str]],
+    source: Postgres,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """He waits for our lock, and our other sessions would wait behind him for ever: that dump ends, the next has all.
+
+    The count is held up until he waits.
+    """
+    monkeypatch.setattr(dump_module, "LOCK_WAIT_SECONDS", 2)
+    monkeypatch.setattr("mozagg2bq_assets.postgres.pg_dump.LOCK_WAIT_SECONDS", 2)
+    table, drops = tables[FIRST][0], list[Thread]()
+
+    def drop() -> None:
+        with psycopg.connect(administrator.info.dsn, autocommit=True) as connection:
+            connection.execute(f"DROP TABLE {table}".encode())
+
+    def count_behind_him(connection: psycopg.Connection, name: str) -> int:
+        if not drops:
+            drops.append(Thread(target=drop))
+            drops[0].start()
+            waiting = "SELECT 1 FROM pg_locks WHERE NOT granted AND mode = 'AccessExclusiveLock'"
+            while administrator.execute(waiting).fetchone() is None:
+                pass
+        return count_table(connection, name)
+
+    monkeypatch.setattr(dump_module, "count_table", count_behind_him)
+    dumps = dict(Dumper(source, tmp_path).dump([FIRST, SECOND]))
+    drops[0].join()
+    first = dumps[FIRST]
+    assert isinstance(first, PartitionDump)
+    assert isinstance(dumps[SECOND], PartitionDump)
+    assert table not in first.rows
 
 
 def test_locked_table_costs_its_day_only(

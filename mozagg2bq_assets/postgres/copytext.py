@@ -12,8 +12,8 @@ from mozagg2bq_assets.errors import DataError
 
 # Small enough for a processor's cache, large enough that what is done once for each chunk does not count.
 CHUNK = 2**18
-# The longest row that is sure to be converted in the memory that there is; BigQuery's own limit is 100 MB. It also ends
-# the reading of a small file that decompresses to a row without end.
+# The longest row that is sure to be converted in the memory that there is; BigQuery's advice for its loads is 50 MB. It
+# also ends the reading of a small file that decompresses to a row without end.
 MAX_ROW_BYTES = 20 * 2**20
 
 # The columns of an aggregate table that are read. It may have others.

@@ -99,7 +99,8 @@ def eras(folder: Path) -> Iterator[Sequence[str]]:
         first = first or cpu
         yield compare(f"`to-parquet` of a full day, {era}", found["ours"], "Spark job", found["theirs"])
         yield "its CPU time", f"{cpu:.2f} s", "that of 2019", f"{first:.2f} s", ratio(cpu, first)
-        shutil.rmtree(archive)
+        if day != FIRST_DAY:  # which later sections use
+            shutil.rmtree(archive)
 
 
 def instead(folder: Path) -> Iterator[Sequence[str]]:
@@ -108,7 +109,7 @@ def instead(folder: Path) -> Iterator[Sequence[str]]:
         for line in prepare_eras(connection):
             note(line)
     socket = f"{os.environ['PGHOST']}/.s.PGSQL.{os.environ['PGPORT']}"
-    command = (sys.executable, "-m", "benchmarks.loopback", socket)
+    command, before = (sys.executable, "-m", "benchmarks.loopback", socket), dict(os.environ)
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as loopback:
         try:
             port = (loopback.stdout.readline() if loopback.stdout else "").strip()
@@ -122,6 +123,7 @@ def instead(folder: Path) -> Iterator[Sequence[str]]:
             found = alternately({"ours": partial(dump_and_convert, folder / "ours"), **works}, RUNS)
         finally:
             loopback.terminate()
+            os.environ.update(before)
     yield compare("dump and `to-parquet`", found["ours"], "dlt and connectorx, a table at a time", found["alone"])
     yield compare("", found["ours"], "the same, tables in parallel", found["parallel"])
 

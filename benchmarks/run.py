@@ -85,9 +85,6 @@ def one_day(folder: Path) -> Iterator[Sequence[str]]:
 
 def eras(folder: Path) -> Iterator[Sequence[str]]:
     """A full day of each era, and one of twenty shapes mixed; of the first the CPU time that the others are held to."""
-    with STACK.administrator() as connection:
-        for line in prepare_eras(connection):
-            note(line)
     first = 0.0
     for era, day in ERAS.items():
         dump(folder / "ours", SUBMISSION, day)
@@ -105,9 +102,6 @@ def eras(folder: Path) -> Iterator[Sequence[str]]:
 
 def instead(folder: Path) -> Iterator[Sequence[str]]:
     """Dump and `to-parquet` of a day, against dlt with connectorx, which knows no Unix sockets: all by one loopback."""
-    with STACK.administrator() as connection:
-        for line in prepare_eras(connection):
-            note(line)
     socket = f"{os.environ['PGHOST']}/.s.PGSQL.{os.environ['PGPORT']}"
     command, before = (sys.executable, "-m", "benchmarks.loopback", socket), dict(os.environ)
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as loopback:

@@ -30,7 +30,7 @@ def prepare(connection: psycopg.Connection) -> Iterator[str]:
             if not _is_there(connection, other):
                 yield f"{other}: {_copy(connection, first, other)} tables"
     yield f"{_fill_catalog(connection)} tables"
-    connection.execute("VACUUM ANALYZE")
+    yield from prepare_eras(connection)
 
 
 # A full day of each era of the source, and one whose rows have all shapes that the query below makes.

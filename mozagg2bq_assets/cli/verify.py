@@ -16,7 +16,7 @@ from mozagg2bq_assets.cli.options import (
 )
 from mozagg2bq_assets.errors import UserError
 from mozagg2bq_assets.model.tables import AggregateType
-from mozagg2bq_assets.pipeline.report import content_reports, report_lines, reports
+from mozagg2bq_assets.pipeline.report import report_lines, reports
 
 
 @click.command()
@@ -32,8 +32,7 @@ def verify(aggregate_type: AggregateType | None, day: date | None, end_date: dat
     if day:
         check_partitions(wanted)
     differs = False
-    chosen, counted = types(aggregate_type), day is not None
-    for report in content_reports(chosen, wanted, counted, _announce) if content else reports(chosen, wanted, counted):
+    for report in reports(types(aggregate_type), wanted, day is not None, _announce if content else None):
         click.echo("\n".join(report_lines(report)))
         differs |= bool(report.differences)
     if differs:

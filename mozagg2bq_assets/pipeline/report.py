@@ -10,25 +10,24 @@ from mozagg2bq_assets.pipeline.services import open_lake, open_source, open_ware
 from mozagg2bq_assets.scratch import scratch_folder
 
 
-def reports(types: Iterable[AggregateType], wanted: DayRange, count_source: bool) -> Iterator[Report]:
-    """Compare source, lake and BigQuery, type by type."""
-    lake, warehouse = open_lake(), open_warehouse()
-    with open_source().connect() as connection:
-        for aggregate_type in types:
-            yield reconcile(connection, lake, warehouse, aggregate_type, wanted, count_source)
-
-
-def content_reports(
-    types: Iterable[AggregateType], wanted: DayRange, count_source: bool, announce: Callable[[str], None]
+def reports(
+    types: Iterable[AggregateType],
+    wanted: DayRange,
+    count_source: bool,
+    announce: Callable[[str], None] | None = None,
 ) -> Iterator[Report]:
-    """The same, and what the rows hold; `announce` is told what BigQuery will read for that, before it does."""
+    """Compare source, lake and BigQuery, type by type.
+
+    What the rows hold is compared too where there is an `announce`, which is told what BigQuery will read for that.
+    """
     lake, warehouse = open_lake(), open_warehouse()
     with open_source().connect() as connection, scratch_folder() as folder:
         for aggregate_type in types:
-            size = warehouse.content_bytes(aggregate_type, wanted)
-            announce(f"BigQuery reads {size:,} bytes of {warehouse.table_id(aggregate_type)} for the content sums")
-            sums = warehouse.content_sums(aggregate_type, wanted)
-            content = ContentCheck(connection, lake, sums, folder)
+            content = None
+            if announce:
+                size = warehouse.content_bytes(aggregate_type, wanted)
+                announce(f"BigQuery reads {size:,} bytes of {warehouse.table_id(aggregate_type)} for the content sums")
+                content = ContentCheck(connection, lake, warehouse.content_sums(aggregate_type, wanted), folder)
             yield reconcile(connection, lake, warehouse, aggregate_type, wanted, count_source, content)
 
 

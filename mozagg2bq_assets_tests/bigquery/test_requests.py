@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from googleapiclient import discovery_cache
 
-from mozagg2bq_assets.pipeline.report import content_reports
+from mozagg2bq_assets.pipeline.report import reports
 from mozagg2bq_assets_tests.faults.test_transient import run, warehouse_through
 from mozagg2bq_assets_tests.helpers.proxies import HttpProxy, Request
 from mozagg2bq_assets_tests.helpers.runs import DAYS, TYPE, Pipeline
@@ -75,7 +75,7 @@ def test_every_request(pipeline: Pipeline, service: HttpProxy, tmp_path: Path, m
     warehouse = warehouse_through(service, pipeline.warehouse)
     assert {result.error for result in run(pipeline, tmp_path, warehouse=warehouse)} == {None}
     monkeypatch.setattr("mozagg2bq_assets.pipeline.report.open_warehouse", lambda: warehouse)
-    list(content_reports([TYPE], DAYS, count_source=True, announce=lambda _: None))
+    list(reports([TYPE], DAYS, count_source=True, announce=lambda _: None))
     called = {method_of(request)["id"] for request in service.requests if request.method != "PUT"}
     assert called >= {
         "bigquery.datasets.get",

@@ -59,11 +59,12 @@ def lake_through(proxy: HttpProxy, lake: Lake) -> Lake:
     return replace(lake, client=boto3.client("s3", endpoint_url=proxy.url, config=config))
 
 
-def run(pipeline: Pipeline, folder: Path, said: list[str] | None = None, **changes: Any) -> list[StageResult]:
-    """All results of a run over all days."""
+def run(
+    pipeline: Pipeline, folder: Path, heard: Callable[[str], None] = lambda _: None, **changes: Any
+) -> list[StageResult]:
+    """All results of a run over all days; `heard` is told what it says."""
     writer = LakeWriter(changes.pop("lake", pipeline.lake), Run("run", "run"), lambda _: False)
     services = Services(writer, open_source(), DuckDBConverter(folder / Stage.PARQUET), pipeline.warehouse, 20)
-    heard = (said if said is not None else []).append
     return list(ingest(PARTITIONS, list(Stage), replace(services, **changes), folder, progress=heard))
 
 
@@ -93,7 +94,7 @@ def test_s3(pipeline: Pipeline, s3: HttpProxy, tmp_path: Path, kind: str) -> Non
     """Three answers in a row."""
     s3.fail(1 if kind.startswith("truncated") else 3, *S3_FAULTS[kind])
     said: list[str] = []
-    check_exact(pipeline, run(pipeline, tmp_path, said, lake=lake_through(s3, pipeline.lake)))
+    check_exact(pipeline, run(pipeline, tmp_path, said.append, lake=lake_through(s3, pipeline.lake)))
     waited = [line for line in said if line.startswith("waiting ")]
     assert waited or kind.startswith("truncated")
     assert all("S3, bucket lake, is away or overloaded" in line for line in waited)
@@ -124,7 +125,7 @@ def test_s3_refuses(pipeline: Pipeline, s3: HttpProxy, tmp_path: Path) -> None:
     """It is asked once a day, and the message says what to check."""
     s3.fail(10**6, lambda r: r.method == "PUT", Answer(403, b"<Error><Code>AccessDenied</Code></Error>"))
     said: list[str] = []
-    results = run(pipeline, tmp_path, said, lake=lake_through(s3, pipeline.lake))
+    results = run(pipeline, tmp_path, said.append, lake=lake_through(s3, pipeline.lake))
     assert all("check its name, AWS_ENDPOINT_URL" in str(result.error) for result in results)
     assert [line for line in said if line.startswith("waiting ")] == []
     puts = [request.path for request in s3.requests if request.method == "PUT"]
@@ -193,7 +194,7 @@ def test_a_load_job_that_fails_for_a_moment(pipeline: Pipeline, service: HttpPro
     service.fault = fault
     said: list[str] = []
     warehouse = warehouse_through(service, pipeline.warehouse)
-    check_exact(pipeline, run(pipeline, tmp_path, said, warehouse=warehouse))
+    check_exact(pipeline, run(pipeline, tmp_path, said.append, warehouse=warehouse))
     first, second = failed
     assert second == f"{first}-1"
     assert any("is away or overloaded: too many" in line for line in said)
@@ -218,10 +219,7 @@ def test_postgresql_is_cut_off(
             cuts.append(message)
             network.cut()
 
-    writer = LakeWriter(pipeline.lake, Run("run", "run"), lambda _: False)
-    converter = DuckDBConverter(tmp_path / Stage.PARQUET)
-    services = Services(writer, source_through(network, source), converter, pipeline.warehouse, 20)
-    check_exact(pipeline, list(ingest(PARTITIONS, list(Stage), services, tmp_path, progress=hear)))
+    check_exact(pipeline, run(pipeline, tmp_path, hear, source=source_through(network, source)))
     # pg_dump may have been done when its message was read.
     assert cuts
     assert any(line.startswith("waiting ") for line in said)
@@ -241,10 +239,6 @@ def test_postgresql_that_starts_again(pipeline: Pipeline, tmp_path: Path, source
             stack.enter_context(tcp_proxy(f"{source.host}/.s.PGSQL.{source.port}", network.port))
 
     with ExitStack() as stack:
-        writer = LakeWriter(pipeline.lake, Run("run", "run"), lambda _: False)
-        converter = DuckDBConverter(tmp_path / Stage.PARQUET)
-        services = Services(writer, through, converter, pipeline.warehouse, 20)
-        results = list(ingest(PARTITIONS, list(Stage), services, tmp_path, progress=start_at_the_second_try))
-        check_exact(pipeline, results)
+        check_exact(pipeline, run(pipeline, tmp_path, start_at_the_second_try, source=through))
     assert "waiting" in said[0]
     assert "Connection refused" in said[0]

@@ -8,7 +8,7 @@ import pytest
 from mozagg2bq_assets.lake.files import describe
 from mozagg2bq_assets.lake.manifest import ParquetManifest
 from mozagg2bq_assets.model.partitions import DayRange
-from mozagg2bq_assets.pipeline.report import content_reports
+from mozagg2bq_assets.pipeline.report import reports
 from mozagg2bq_assets_tests.cli.test_commands import run
 from mozagg2bq_assets_tests.helpers.rows import Row, fill
 from mozagg2bq_assets_tests.helpers.runs import DAYS, TYPE, Pipeline
@@ -66,7 +66,7 @@ def odd_rows(empty_pipeline: Pipeline) -> Pipeline:
 
 def differences() -> list[str]:
     """What is found."""
-    (report,) = content_reports([TYPE], ONE_DAY, count_source=True, announce=lambda _: None)
+    (report,) = reports([TYPE], ONE_DAY, count_source=True, announce=lambda _: None)
     return [line.split(" (")[0] for line in report.differences]
 
 

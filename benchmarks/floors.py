@@ -16,8 +16,9 @@ from psycopg import sql
 
 from mozagg2bq_assets.model.partitions import Partition
 from mozagg2bq_assets.model.tables import AggregateType
-from mozagg2bq_assets.pipeline.services import open_source
+from mozagg2bq_assets.pipeline.source import open_source
 from mozagg2bq_assets.postgres.tables import list_tables
+from mozagg2bq_assets.settings import read_postgres
 
 CHUNK = 2**20
 
@@ -32,7 +33,7 @@ def decompress(directory: str) -> None:
 
 def copy(aggregate_type: str, day: str) -> None:
     """COPY each table to nowhere, over as many connections as there are cores."""
-    source, kind = open_source(), AggregateType.parse(aggregate_type)
+    source, kind = open_source(read_postgres()), AggregateType.parse(aggregate_type)
     with source.connect() as connection:
         names = [table.name for table in list_tables(connection, [Partition(kind, date.fromisoformat(day))])]
 

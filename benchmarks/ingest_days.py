@@ -12,21 +12,23 @@ from pathlib import Path
 from uuid import uuid4
 
 from benchmarks.source import FIRST_DAY, days
+from mozagg2bq_assets.lake.store import Lake
 from mozagg2bq_assets.lake.writer import LakeWriter
 from mozagg2bq_assets.model.partitions import Partition, Stage
 from mozagg2bq_assets.model.runs import Run
 from mozagg2bq_assets.model.tables import AggregateType
 from mozagg2bq_assets.parquet.converter import DuckDBConverter
 from mozagg2bq_assets.pipeline.ingest import Services, ingest
-from mozagg2bq_assets.pipeline.services import open_lake, open_source
+from mozagg2bq_assets.pipeline.source import open_source
 from mozagg2bq_assets.scratch import scratch_folder
+from mozagg2bq_assets.settings import LakeSettings, read_postgres
 
 
 def main(name: str, count: str) -> None:
     """Run it."""
     started = time.monotonic()
     with scratch_folder() as folder:
-        services = Services(new_writer(), open_source(), DuckDBConverter(folder / Stage.PARQUET))
+        services = Services(new_writer(), open_source(read_postgres()), DuckDBConverter(folder / Stage.PARQUET))
         run(partitions(name, count), (Stage.RAW_DUMP, Stage.PARQUET), services, folder)
     print(time.monotonic() - started)
 
@@ -34,7 +36,7 @@ def main(name: str, count: str) -> None:
 def new_writer() -> LakeWriter:
     """The lake, for a run of its own."""
     run_id = str(uuid4())
-    return LakeWriter(open_lake(), Run(run_id, run_id), lambda _: False)
+    return LakeWriter(Lake(LakeSettings.read()), Run(run_id, run_id), lambda _: False)
 
 
 def partitions(name: str, count: str) -> list[Partition]:

@@ -28,7 +28,7 @@ def main(master: str, name: str, count: str) -> None:
         start().stop()
         return
     writer = new_writer()
-    converter = SparkConverter(start, LakeStorage(writer.lake.root, writer.run.run_id))
+    converter = SparkConverter(start, LakeStorage(writer.lake.settings, writer.run.run_id))
     with scratch_folder() as folder:
         run(wanted, [Stage.PARQUET], Services(writer, converter=converter), folder)
 

@@ -26,8 +26,9 @@ from mozagg2bq_assets.local.spark import ADDRESS, cluster
 from mozagg2bq_assets.local.stack import ROOT, running_stack
 from mozagg2bq_assets.model.partitions import Partition, Stage, ds_nodash
 from mozagg2bq_assets.model.tables import AggregateType
-from mozagg2bq_assets.pipeline.services import open_source
+from mozagg2bq_assets.pipeline.source import open_source
 from mozagg2bq_assets.postgres.dump import Dumper
+from mozagg2bq_assets.settings import read_postgres
 
 RUNS = 3
 TEN = 10
@@ -46,7 +47,7 @@ def main(section: str = "") -> None:
         with STACK.administrator() as connection:
             for line in prepare_eras(connection) if chosen in ([eras], [instead]) else prepare(connection):
                 note(line)
-        os.environ.update(open_source().environment())
+        os.environ.update(open_source(read_postgres()).environment())
         folder = Path(name)
         print("| what | ours | compared with | | ratio |\n|---|---|---|---|---|")
         for measure in chosen:
@@ -260,7 +261,7 @@ def dump_empty(folder: Path, count: int) -> None:
     """Our dump of days whose tables are empty."""
     with TemporaryDirectory(dir=folder) as target:
         wanted = [Partition(SUBMISSION, day) for day in days(FIRST_EMPTY_DAY, count)]
-        for _ in Dumper(open_source(), Path(target)).dump(wanted):
+        for _ in Dumper(open_source(read_postgres()), Path(target)).dump(wanted):
             pass
 
 

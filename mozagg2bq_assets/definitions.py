@@ -1,29 +1,55 @@
 """What Dagster loads."""
 
-from dagster import Definitions, get_dagster_logger, in_process_executor
+import warnings
+from collections.abc import Sequence
+from typing import Any
 
-from mozagg2bq_assets import settings
+from dagster import (
+    AssetsDefinition,
+    AssetSpec,
+    BetaWarning,
+    Definitions,
+    definitions,
+    get_dagster_logger,
+    in_process_executor,
+    with_source_code_references,
+)
+
 from mozagg2bq_assets.defs.assets import daily_stages
+from mozagg2bq_assets.defs.partitions import daily_partitions
 from mozagg2bq_assets.defs.reconciliation import reconciliation
-from mozagg2bq_assets.defs.resources import LakeResource, PostgresResource, SparkResource, WarehouseResource
+from mozagg2bq_assets.defs.resources import resources_from_settings
 from mozagg2bq_assets.defs.schedules import JOBS, SCHEDULES
 from mozagg2bq_assets.defs.specs import source_tables
 from mozagg2bq_assets.model.tables import AggregateType
+from mozagg2bq_assets.settings import RunSettings, check_variables
 
-if missing := settings.missing():
-    get_dagster_logger().warning(f"runs will fail until these variables are set: {', '.join(missing)}")
 
-defs = Definitions(
-    assets=[source_tables(t) for t in AggregateType] + [daily_stages(t) for t in AggregateType],
-    asset_checks=[reconciliation(t) for t in AggregateType],
-    jobs=JOBS,
-    schedules=SCHEDULES,
-    resources={
-        "postgres": PostgresResource(),
-        "lake": LakeResource(),
-        "bigquery": WarehouseResource(),
-        "spark": SparkResource(),
-    },
-    # One process for all stages of a run: another would import everything again.
-    executor=in_process_executor,
-)
+@definitions
+def defs() -> Definitions:
+    """The project as the environment configures it.
+
+    Raises UserError, which names every variable that is bad. Those that are missing fail the runs that need them.
+    """
+    if missing := check_variables():
+        get_dagster_logger().warning(f"not set, so that runs which need them will fail: {', '.join(missing)}")
+    settings = RunSettings.read()
+    daily = daily_partitions(settings.partitions_start)
+    return Definitions(
+        assets=_with_code_references(
+            [source_tables(t) for t in AggregateType] + [daily_stages(t, daily, settings) for t in AggregateType]
+        ),
+        asset_checks=[reconciliation(t, settings.partitions_start) for t in AggregateType],
+        jobs=JOBS,
+        schedules=SCHEDULES,
+        resources=resources_from_settings(),
+        # One process for all stages of a run: another would import everything again.
+        executor=in_process_executor,
+    )
+
+
+def _with_code_references(assets: Sequence[AssetsDefinition | AssetSpec]) -> Sequence[Any]:
+    """The assets, with links to their code. Dagster 1.13 warns that it may still change these."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", BetaWarning)
+        return with_source_code_references(assets)

@@ -1,128 +1,229 @@
-"""Settings, a class for each service: the only place that reads the project's own variables.
+"""Settings, a class for each service: the only place that reads the environment for configuration.
 
-One that has no default and is not set is an error. Nothing is built here: who needs a service passes its settings to
-the room that knows it.
+Every field names its variable. An empty variable counts as unset. One that has no default and is unset is an error, and
+no error shows a value. Nothing is built here: who needs a service passes its settings to the room that knows it.
 """
 
 import os
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from datetime import date
+from typing import Annotated, Any, Literal, Self, TypeAlias
+
+from pydantic import AfterValidator, BeforeValidator, Field, FilePath, SecretStr, ValidationError
+from pydantic_core import PydanticUndefined
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from mozagg2bq_assets.errors import UserError
 from mozagg2bq_assets.model.partitions import parse_day
 
 CREDENTIALS_URI = "POSTGRES_CREDENTIALS_S3_URI"
-CREDENTIALS = ("POSTGRES_DB", "POSTGRES_USER", "POSTGRES_PASS")
-_ALWAYS = ("POSTGRES_HOST", "LAKE_URI", "BIGQUERY_PROJECT", "BIGQUERY_DATASET")
 
 
-def missing() -> list[str]:
-    """Names of the variables that the whole pipeline needs and that are not set."""
-    names = _ALWAYS if os.environ.get(CREDENTIALS_URI) else (*_ALWAYS, *CREDENTIALS)
-    return [name for name in names if not os.environ.get(name)]
+def _s3_uri(text: str) -> str:
+    bucket, _, path = text.removeprefix("s3://").partition("/")
+    if not text.startswith("s3://") or not bucket:
+        raise ValueError("not an S3 URI: write it as s3://bucket/path")
+    # Some stores and proxies would write such a key in another way: what is listed would not be what was stored.
+    if path and any(part in ("", ".", "..") for part in path.removesuffix("/").split("/")):
+        raise ValueError("`//`, `/./` and `/../` lead to other keys in some stores: leave them out")
+    return text
 
 
-def required(name: str) -> str:
-    """The value of a variable. Raises UserError where it is not set."""
-    value = os.environ.get(name)
-    if not value:
-        raise UserError(f"{name} is not set: the README lists every variable; `make dev` needs none")
-    return value
+def _day(value: object) -> object:
+    try:
+        return parse_day(value) if isinstance(value, str) else value
+    except UserError:
+        raise ValueError("not a date: write it as 2019-12-01 or 20191201") from None
 
 
-@dataclass(frozen=True)
-class PostgresSettings:
-    """The source. Database, user and password are None where the object at `credentials_uri` holds them."""
-
-    host: str
-    port: str
-    credentials_uri: str | None
-    dbname: str | None
-    user: str | None
-    password: str | None = field(repr=False)
-
-    @classmethod
-    def read(cls) -> "PostgresSettings":
-        """Raises UserError where a variable is missing."""
-        host, port = required("POSTGRES_HOST"), os.environ.get("POSTGRES_PORT") or "5432"
-        if uri := os.environ.get(CREDENTIALS_URI):
-            return cls(host, port, uri, None, None, None)
-        return cls(host, port, None, *(required(name) for name in CREDENTIALS))
+S3Uri: TypeAlias = Annotated[str, AfterValidator(_s3_uri)]
+Day: TypeAlias = Annotated[date, BeforeValidator(_day)]
 
 
-@dataclass(frozen=True)
-class LakeSettings:
-    """Where the lake lies: `s3://bucket/prefix`. Credentials and endpoint are boto3's own: AWS_*."""
+class Settings(BaseSettings):
+    """What all classes of settings share."""
 
-    uri: str
+    model_config = SettingsConfigDict(
+        case_sensitive=True,
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+        populate_by_name=True,
+    )
 
     @classmethod
-    def read(cls) -> "LakeSettings":
-        """Raises UserError where LAKE_URI is missing."""
-        return cls(required("LAKE_URI"))
+    def read(cls, **values: Any) -> Self:
+        """Take the values that are given, and the environment's for those that are None or left out.
 
-
-@dataclass(frozen=True)
-class BigQuerySettings:
-    """Where the tables are. Credentials and emulator are the client's own: GOOGLE_*, BIGQUERY_EMULATOR_HOST."""
-
-    project: str
-    dataset: str
+        Raises UserError, which names every variable that is missing or bad.
+        """
+        try:
+            return cls(**{name: value for name, value in values.items() if value is not None})
+        except ValidationError as error:
+            unset = [f"{name} is not set" for name in _missing(error)]
+            raise UserError("; ".join([*unset, *_bad(error)]) + _REMEDY) from None
 
     @classmethod
-    def read(cls) -> "BigQuerySettings":
-        """Raises UserError where a variable is missing."""
-        return cls(required("BIGQUERY_PROJECT"), required("BIGQUERY_DATASET"))
+    def texts(cls) -> dict[str, Any]:
+        """Every value that is set or has a default, as text, good or bad, without secrets: what a page may show."""
+        texts = {}
+        for name, field in cls.model_fields.items():
+            default = "" if field.default in (PydanticUndefined, None) else str(field.default)
+            text = os.environ.get(str(field.validation_alias)) or default
+            if text and field.annotation is not SecretStr:
+                texts[name] = text
+        return texts
 
 
-@dataclass(frozen=True)
-class SparkSettings:
+class PostgresSettings(Settings):
+    """Where the source is, and how a connection to it is secured."""
+
+    host: str = Field(validation_alias="POSTGRES_HOST", description="The source's host, or a read-only replica's.")
+    port: int = Field(5432, ge=1, le=65535, validation_alias="POSTGRES_PORT", description="Its port.")
+    sslmode: Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] = Field(
+        "prefer", validation_alias="POSTGRES_SSLMODE", description="How far TLS is asked for, in libpq's words."
+    )
+    sslrootcert: FilePath | None = Field(
+        None, validation_alias="POSTGRES_SSLROOTCERT", description="A file with the certificates of the CA to trust."
+    )
+
+
+class PostgresByVariables(PostgresSettings):
+    """The source, with its database and credentials in variables."""
+
+    dbname: str = Field(validation_alias="POSTGRES_DB", description="The source's database.")
+    user: str = Field(validation_alias="POSTGRES_USER", description="Who reads it.")
+    password: SecretStr = Field(validation_alias="POSTGRES_PASS", description="The password.")
+
+
+class PostgresByObject(PostgresSettings):
+    """The source, with its database and credentials in an object in S3."""
+
+    credentials_uri: S3Uri = Field(
+        validation_alias=CREDENTIALS_URI,
+        description="S3 object that holds a JSON object with POSTGRES_DB, POSTGRES_USER and POSTGRES_PASS.",
+    )
+
+
+class LakeSettings(Settings):
+    """The lake. Credentials and endpoint are boto3's own: AWS_*."""
+
+    uri: S3Uri = Field(validation_alias="LAKE_URI", description="Where the lake lies: s3://bucket/prefix.")
+    encryption: Literal["AES256", "aws:kms", "aws:kms:dsse"] | None = Field(
+        None,
+        validation_alias="LAKE_ENCRYPTION",
+        description="Server-side encryption of what is stored; by default the bucket's own.",
+    )
+    kms_key_id: str | None = Field(
+        None, validation_alias="LAKE_KMS_KEY_ID", description="The key of KMS to encrypt with; by default AWS' own."
+    )
+
+
+class BigQuerySettings(Settings):
+    """The tables. Credentials and emulator are the client's own: GOOGLE_*, BIGQUERY_EMULATOR_HOST."""
+
+    project: str = Field(validation_alias="BIGQUERY_PROJECT", description="The project that holds the dataset.")
+    dataset: str = Field(
+        validation_alias="BIGQUERY_DATASET",
+        pattern=r"^\w+$",
+        description="The dataset of the tables; it is made on first use.",
+    )
+    location: str | None = Field(
+        None, validation_alias="BIGQUERY_LOCATION", description="Where the dataset is made; by default in the US."
+    )
+
+
+class SparkSettings(Settings):
     """The cluster, and the package with all it needs where the executors do not have it."""
 
-    master: str
-    archive: str | None
+    master: str = Field("local[*]", validation_alias="SPARK_MASTER", description="The cluster, as Spark names it.")
+    archive: FilePath | None = Field(
+        None,
+        validation_alias="SPARK_ARCHIVE",
+        description="What executors need that lack this package: `make spark-archive` makes it.",
+    )
 
-    @classmethod
-    def read(cls) -> "SparkSettings":
-        """Raises UserError where SPARK_ARCHIVE names no file."""
-        archive = os.environ.get("SPARK_ARCHIVE") or None
-        if archive and not os.path.isfile(archive):
-            raise UserError(f"SPARK_ARCHIVE: {archive}: no such file; `make spark-archive` makes it")
-        return cls(os.environ.get("SPARK_MASTER") or "local[*]", archive)
+
+class RunSettings(Settings):
+    """How runs are cut, and what they bear."""
+
+    engine: Literal["duckdb", "spark"] = Field(
+        "duckdb", validation_alias="TRANSFORM_ENGINE", description="What turns dumps into Parquet."
+    )
+    partitions_start: Day = Field(
+        date(2015, 6, 1), validation_alias="PARTITIONS_START", description="The first day of the partitions."
+    )
+    partitions_per_run: int = Field(
+        10, ge=1, validation_alias="PARTITIONS_PER_RUN", description="Days that one run of a backfill takes."
+    )
+    max_run_hours: float = Field(
+        24,
+        gt=0,
+        allow_inf_nan=False,
+        validation_alias="MAX_RUN_HOURS",
+        description="Hours after which a run no longer commits.",
+    )
+    outage_patience_seconds: float = Field(
+        900,
+        ge=0,
+        allow_inf_nan=False,
+        validation_alias="OUTAGE_PATIENCE_SECONDS",
+        description="Seconds that a step pauses for together while a service is away.",
+    )
+
+
+ALL = (PostgresByVariables, PostgresByObject, LakeSettings, BigQuerySettings, SparkSettings, RunSettings)
+_REMEDY = ": the README lists every variable; `make dev` needs none"
+
+
+def read_postgres(**values: Any) -> PostgresByVariables | PostgresByObject:
+    """The source's settings, as `Settings.read` says: with an object's URI where there is one."""
+    return _postgres_class(values.get("credentials_uri")).read(**values)
+
+
+def check_variables() -> list[str]:
+    """The names of missing variables. Raises UserError, which names every variable that is bad."""
+    missing: list[str] = []
+    bad: list[str] = []
+    classes: tuple[type[Settings], ...] = (LakeSettings, BigQuerySettings, SparkSettings, RunSettings)
+    for settings in (_postgres_class(), *classes):
+        try:
+            settings()
+        except ValidationError as error:
+            missing += _missing(error)
+            bad += _bad(error)
+    if bad:
+        raise UserError("; ".join(bad) + _REMEDY)
+    return missing
+
+
+def variables() -> list[str]:
+    """The names of all variables."""
+    fields = [field for settings in ALL for field in settings.model_fields.values()]
+    return list(dict.fromkeys(str(field.validation_alias) for field in fields))
+
+
+def _postgres_class(credentials_uri: str | None = None) -> type[PostgresByVariables | PostgresByObject]:
+    return PostgresByObject if credentials_uri or os.environ.get(CREDENTIALS_URI) else PostgresByVariables
+
+
+def _missing(error: ValidationError) -> Iterator[str]:
+    for problem in error.errors(include_url=False, include_input=False, include_context=False):
+        if problem["type"] == "missing":
+            yield str(problem["loc"][0])
+
+
+def _bad(error: ValidationError) -> Iterator[str]:
+    for problem in error.errors(include_url=False, include_input=False, include_context=False):
+        if problem["type"] != "missing":
+            yield f"{problem['loc'][0]}: {problem['msg'].removeprefix('Value error, ')}"
+
+
+# Until the commands read the classes.
+def partitions_start() -> date:
+    return RunSettings.read().partitions_start
 
 
 def engine() -> str:
-    """What turns dumps into Parquet where nobody says otherwise: TRANSFORM_ENGINE."""
-    return os.environ.get("TRANSFORM_ENGINE") or "duckdb"
-
-
-def max_run_hours() -> float:
-    """Hours after which a run may no longer commit. Raises UserError."""
-    text = os.environ.get("MAX_RUN_HOURS") or "24"
-    try:
-        if float(text) > 0:
-            return float(text)
-    except ValueError:
-        pass
-    raise UserError(f"MAX_RUN_HOURS is {text!r}: a number of hours above 0")
-
-
-def outage_patience() -> float:
-    """Seconds that a run's step pauses for together, while a service is away. Raises UserError."""
-    text = os.environ.get("OUTAGE_PATIENCE_SECONDS") or "900"
-    if not text.isdecimal():
-        raise UserError(f"OUTAGE_PATIENCE_SECONDS is {text!r}: a whole number of seconds")
-    return float(text)
-
-
-def partitions_start() -> date:
-    """First day of the partitions. Raises UserError."""
-    return parse_day(os.environ.get("PARTITIONS_START") or "2015-06-01")
-
-
-def partitions_per_run() -> int:
-    """Days that one run of a backfill takes. Raises UserError."""
-    text = os.environ.get("PARTITIONS_PER_RUN") or "10"
-    if not text.isdecimal() or int(text) < 1:
-        raise UserError(f"PARTITIONS_PER_RUN is {text!r}: a number from 1")
-    return int(text)
+    return RunSettings.read().engine

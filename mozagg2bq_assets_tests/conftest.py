@@ -15,13 +15,13 @@ import psycopg
 import pytest
 from hypothesis import settings
 
-from mozagg2bq_assets.bigquery.warehouse import Warehouse
+from mozagg2bq_assets.bigquery.warehouse import Warehouse, open_warehouse
 from mozagg2bq_assets.errors import UserError
 from mozagg2bq_assets.lake.store import Lake
 from mozagg2bq_assets.local.stack import Stack, running_stack
-from mozagg2bq_assets.pipeline.services import open_lake, open_source, open_warehouse
+from mozagg2bq_assets.pipeline.source import open_source
 from mozagg2bq_assets.postgres.connection import Postgres
-from mozagg2bq_assets.settings import SparkSettings
+from mozagg2bq_assets.settings import BigQuerySettings, LakeSettings, SparkSettings, read_postgres
 from mozagg2bq_assets.spark.session import check_java, open_session, spark_config
 from mozagg2bq_assets_tests.helpers.engines import Engine, duckdb_engine, spark_engine
 from mozagg2bq_assets_tests.helpers.proxies import HttpProxy, http_proxy
@@ -65,7 +65,7 @@ def stack() -> Iterator[Stack]:
 @pytest.fixture(scope="session")
 def source(stack: Stack) -> Postgres:
     """The source, as the pipeline connects to it."""
-    return open_source()
+    return open_source(read_postgres())
 
 
 @pytest.fixture
@@ -80,14 +80,14 @@ def administrator(stack: Stack) -> Iterator[psycopg.Connection]:
 def lake(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Lake:
     """A lake of the test's own, also for what reads LAKE_URI."""
     monkeypatch.setenv("LAKE_URI", f"s3://lake/{uuid4()}")
-    return open_lake()
+    return Lake(LakeSettings.read())
 
 
 @pytest.fixture
 def warehouse(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Warehouse:
     """A dataset of the test's own, also for what reads BIGQUERY_DATASET."""
     monkeypatch.setenv("BIGQUERY_DATASET", f"test_{uuid4().hex}")
-    return open_warehouse()
+    return open_warehouse(BigQuerySettings.read())
 
 
 @pytest.fixture

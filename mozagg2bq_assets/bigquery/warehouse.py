@@ -31,6 +31,7 @@ from mozagg2bq_assets.model.content import ContentSum, ContentSums
 from mozagg2bq_assets.model.counts import ChannelCounts
 from mozagg2bq_assets.model.partitions import DayRange, Partition
 from mozagg2bq_assets.model.tables import AggregateType
+from mozagg2bq_assets.settings import BigQuerySettings
 
 # The client would otherwise try for ten minutes to reach a server that is not there.
 RETRY = DEFAULT_RETRY.with_timeout(60)
@@ -212,6 +213,12 @@ def check_table(table: bigquery.Table) -> None:
             f"table {table.full_table_id} or its partitions expire, so old days would be gone once loaded: take"
             " the expiration off the table, and off its dataset, from which new tables get theirs"
         )
+
+
+def open_warehouse(settings: BigQuerySettings) -> Warehouse:
+    """The dataset, with Google's default credentials. Raises UserError where there are none."""
+    with bigquery_errors("credentials"):
+        return Warehouse(bigquery.Client(settings.project, location=settings.location), settings.dataset)
 
 
 @contextmanager

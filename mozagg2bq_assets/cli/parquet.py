@@ -70,9 +70,9 @@ def show(path: Path) -> None:
 def _converter(engine: Engine, work: Path) -> Converter:
     """An engine that leaves its files in a folder."""
     match engine:
-        case Engine.DUCKDB:
+        case Engine.duckdb:
             return DuckDBConverter(work)
-        case Engine.SPARK:
+        case Engine.spark:
             return _spark_converter(work)
 
 

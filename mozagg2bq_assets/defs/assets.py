@@ -15,12 +15,12 @@ from dagster import (
     BackfillPolicy,
     Config,
     DagsterInstance,
+    DailyPartitionsDefinition,
     Failure,
     multi_asset,
 )
 from pydantic import Field
 
-from mozagg2bq_assets import settings
 from mozagg2bq_assets.defs.events import failure_events, result_events
 from mozagg2bq_assets.defs.keys import stage_key
 from mozagg2bq_assets.defs.partitions import partition_key
@@ -34,6 +34,7 @@ from mozagg2bq_assets.model.tables import AggregateType
 from mozagg2bq_assets.parquet.converter import Converter, DuckDBConverter, Engine
 from mozagg2bq_assets.pipeline.ingest import Services, ingest
 from mozagg2bq_assets.scratch import scratch_folder
+from mozagg2bq_assets.settings import RunSettings
 
 POOL = "source"
 BACKFILL_ID_TAG = "dagster/backfill"
@@ -43,18 +44,22 @@ PROGRESS_SECONDS = 5.0
 class StagesConfig(Config):
     """Run configuration of a type's stages."""
 
-    engine: str | None = Field(default=None, description="duckdb or spark; by default what TRANSFORM_ENGINE says.")
+    engine: Engine | None = Field(
+        default=None, description="What turns dumps into Parquet; by default what TRANSFORM_ENGINE says."
+    )
 
 
-def daily_stages(aggregate_type: AggregateType) -> AssetsDefinition:
+def daily_stages(
+    aggregate_type: AggregateType, daily: DailyPartitionsDefinition, settings: RunSettings
+) -> AssetsDefinition:
     """The three stages of a type: a generator that yields its days one by one, so that each stands for itself."""
 
     @multi_asset(
         name=f"{aggregate_type}_stages",
-        specs=stage_specs(aggregate_type),
-        check_specs=check_specs(aggregate_type),
+        specs=stage_specs(aggregate_type, daily),
+        check_specs=check_specs(aggregate_type, daily),
         can_subset=True,
-        backfill_policy=BackfillPolicy.multi_run(settings.partitions_per_run()),
+        backfill_policy=BackfillPolicy.multi_run(settings.partitions_per_run),
         pool=POOL,
     )
     def stages(
@@ -69,12 +74,16 @@ def daily_stages(aggregate_type: AggregateType) -> AssetsDefinition:
         partitions = [Partition(aggregate_type, date.fromisoformat(key)) for key in context.partition_keys]
         failures: dict[Partition, OperatorError] = {}
         with scratch_folder() as folder, _one_line_failure(), ExitStack() as stack:
-            writer = LakeWriter(lake.lake(), _run(context), partial(_is_running, context.instance))
+            writer = LakeWriter(
+                lake.lake(), _run(context), partial(_is_running, context.instance), max_hours=settings.max_run_hours
+            )
+            engine = config.engine or Engine(settings.engine)
             services = Services(
                 writer,
                 postgres.source() if Stage.RAW_DUMP in selected else None,
-                _converter(config, spark, writer, folder) if Stage.PARQUET in selected else None,
+                _converter(engine, spark, writer, folder) if Stage.PARQUET in selected else None,
                 stack.enter_context(bigquery.warehouse()) if Stage.BIGQUERY_TABLE in selected else None,
+                settings.outage_patience_seconds,
             )
             attempt, log = context.op_execution_context.retry_number, _progress_log(context)
             for result in ingest(partitions, selected, services, folder, attempt, log):
@@ -90,12 +99,12 @@ def daily_stages(aggregate_type: AggregateType) -> AssetsDefinition:
     return stages
 
 
-def _converter(config: StagesConfig, spark: SparkResource, writer: LakeWriter, folder: Path) -> Converter:
-    """What the run's configuration asks for. Raises UserError before anything is dumped, which may take hours."""
-    match Engine.parse(config.engine or settings.engine()):
-        case Engine.DUCKDB:
+def _converter(engine: Engine, spark: SparkResource, writer: LakeWriter, folder: Path) -> Converter:
+    """The engine's converter. Raises UserError before anything is dumped, which may take hours."""
+    match engine:
+        case Engine.duckdb:
             return DuckDBConverter(folder / Stage.PARQUET)
-        case Engine.SPARK:
+        case Engine.spark:
             return spark.converter(writer.lake, writer.run.run_id)
 
 

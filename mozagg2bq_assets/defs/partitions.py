@@ -1,11 +1,15 @@
-"""Daily partitions: of both types the same, in UTC, from PARTITIONS_START on."""
+"""Daily partitions: of both types the same, in UTC."""
+
+from datetime import date
 
 from dagster import DailyPartitionsDefinition
 
 from mozagg2bq_assets.model.partitions import Partition
-from mozagg2bq_assets.settings import partitions_start
 
-DAILY = DailyPartitionsDefinition(start_date=partitions_start().isoformat(), timezone="UTC")
+
+def daily_partitions(start: date) -> DailyPartitionsDefinition:
+    """A partition for each day from `start` to yesterday."""
+    return DailyPartitionsDefinition(start_date=start.isoformat(), timezone="UTC")
 
 
 def partition_key(partition: Partition) -> str:

@@ -3,7 +3,7 @@
 The row counts of the stages are declared in `specs` and evaluated in `events`.
 """
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 from dagster import (
     AssetCheckResult,
@@ -22,14 +22,13 @@ from mozagg2bq_assets.errors import OperatorError
 from mozagg2bq_assets.model.partitions import DayRange
 from mozagg2bq_assets.model.tables import AggregateType
 from mozagg2bq_assets.pipeline.reconcile import Report, reconcile
-from mozagg2bq_assets.settings import partitions_start
 
 LISTED = 100
 _COUNTS = ("source_tables", "dump_rows", "parquet_rows", "bigquery_rows")
 
 
-def reconciliation(aggregate_type: AggregateType) -> AssetChecksDefinition:
-    """The check of a type's source tables against all that was made from them."""
+def reconciliation(aggregate_type: AggregateType, start: date) -> AssetChecksDefinition:
+    """The check of a type's source tables, from a day on, against all that was made from them."""
 
     @asset_check(
         asset=source_key(aggregate_type),
@@ -37,7 +36,7 @@ def reconciliation(aggregate_type: AggregateType) -> AssetChecksDefinition:
         description="Source tables, lake and BigQuery have the same tables and rows on every day",
     )
     def check(postgres: PostgresResource, lake: LakeResource, bigquery: WarehouseResource) -> AssetCheckResult:
-        everything = DayRange(partitions_start(), datetime.now(UTC).date())
+        everything = DayRange(start, datetime.now(UTC).date())
         try:
             with postgres.source().connect() as connection, bigquery.warehouse() as warehouse:
                 return _result(reconcile(connection, lake.lake(), warehouse, aggregate_type, everything))

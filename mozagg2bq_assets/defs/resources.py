@@ -1,15 +1,27 @@
-"""The services as Dagster's resources. What they connect to is in the environment, so that no secret is run config."""
+"""The services as Dagster's resources. Their fields are filled from the settings, so that its pages show them.
+
+Tests may give other values. No secret is a field, as pages and logs show fields: each is read where it is used.
+"""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dagster import ConfigurableResource
+from pydantic import Field
 
 from mozagg2bq_assets.lake.store import Lake
-from mozagg2bq_assets.pipeline.services import open_lake, open_source
+from mozagg2bq_assets.pipeline.source import open_source
 from mozagg2bq_assets.postgres.connection import Postgres
-from mozagg2bq_assets.settings import BigQuerySettings, SparkSettings
+from mozagg2bq_assets.settings import (
+    BigQuerySettings,
+    LakeSettings,
+    PostgresByObject,
+    PostgresByVariables,
+    Settings,
+    SparkSettings,
+    read_postgres,
+)
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -18,47 +30,69 @@ if TYPE_CHECKING:
     from mozagg2bq_assets.parquet.converter import Converter
 
 
+def _field(settings: type[Settings], name: str) -> Any:
+    """A field of a resource, as the settings describe it; None where nothing is set."""
+    described = settings.model_fields[name]
+    return Field(default=None, description=f"{described.description} ({described.validation_alias})")
+
+
 class PostgresResource(ConfigurableResource[Postgres]):
-    """The source, from POSTGRES_* in the environment."""
+    """The source. The password is in POSTGRES_PASS, or in the object in S3."""
+
+    host: str | None = _field(PostgresByVariables, "host")
+    port: str | None = _field(PostgresByVariables, "port")
+    dbname: str | None = _field(PostgresByVariables, "dbname")
+    user: str | None = _field(PostgresByVariables, "user")
+    credentials_uri: str | None = _field(PostgresByObject, "credentials_uri")
+    sslmode: str | None = _field(PostgresByVariables, "sslmode")
+    sslrootcert: str | None = _field(PostgresByVariables, "sslrootcert")
 
     def source(self) -> Postgres:
-        """Raises UserError where a variable is missing."""
-        return open_source()
+        """Raises UserError where a value is missing or bad."""
+        return open_source(read_postgres(**_values(self)))
 
 
 class LakeResource(ConfigurableResource[Lake]):
-    """S3 as the standard AWS variables say, and the lake at LAKE_URI in it."""
+    """The lake in S3. Credentials and endpoint are in the standard AWS variables."""
+
+    uri: str | None = _field(LakeSettings, "uri")
+    encryption: str | None = _field(LakeSettings, "encryption")
+    kms_key_id: str | None = _field(LakeSettings, "kms_key_id")
 
     def lake(self) -> Lake:
-        """Raises UserError where LAKE_URI is missing."""
-        return open_lake()
+        """Raises UserError where a value is missing or bad."""
+        return Lake(LakeSettings.read(**_values(self)))
 
 
 class WarehouseResource(ConfigurableResource["Warehouse"]):
-    """The dataset BIGQUERY_DATASET in BIGQUERY_PROJECT."""
+    """The dataset in BigQuery. Credentials are Google's default ones."""
+
+    project: str | None = _field(BigQuerySettings, "project")
+    dataset: str | None = _field(BigQuerySettings, "dataset")
+    location: str | None = _field(BigQuerySettings, "location")
 
     @contextmanager
     def warehouse(self) -> "Iterator[Warehouse]":
-        """Raises UserError where a variable or the credentials are missing."""
+        """Raises UserError where a value is missing or bad, or there are no credentials."""
         # Google's client brings pandas with it, so it is imported by what uses it.
         from dagster_gcp import BigQueryResource
 
         from mozagg2bq_assets.bigquery.warehouse import Warehouse, bigquery_errors
 
-        settings = BigQuerySettings.read()
+        settings = BigQuerySettings.read(**_values(self))
         with ExitStack() as stack:
             with bigquery_errors("credentials"):
-                client = stack.enter_context(BigQueryResource(project=settings.project).get_client())
+                resource = BigQueryResource(project=settings.project, location=settings.location)
+                client = stack.enter_context(resource.get_client())
             yield Warehouse(client, settings.dataset)
 
 
 class SparkResource(ConfigurableResource["SparkSession"]):
-    """Spark as SPARK_MASTER and SPARK_ARCHIVE say; `spark_config` sets any other of Spark's properties.
+    """Spark, of which nothing is imported or started until it is used."""
 
-    Nothing of Spark is imported or started until it is used.
-    """
-
-    spark_config: dict[str, str] = {}  # noqa: RUF012
+    master: str | None = _field(SparkSettings, "master")
+    archive: str | None = _field(SparkSettings, "archive")
+    spark_config: dict[str, str] = Field(default={}, description="Any other of Spark's properties.")
 
     def converter(self, lake: Lake, run_id: str) -> "Converter":
         """The engine that converts what is in a lake. Raises UserError where Spark could not start."""
@@ -67,8 +101,8 @@ class SparkResource(ConfigurableResource["SparkSession"]):
         from mozagg2bq_assets.spark.storage import LakeStorage
 
         prepare()
-        SparkSettings.read()
-        return SparkConverter(self.session, LakeStorage(lake.root, run_id))
+        self._settings()
+        return SparkConverter(self.session, LakeStorage(lake.settings, run_id))
 
     def session(self) -> "SparkSession":
         """dagster-pyspark's session. Raises UserError where Spark does not start."""
@@ -77,7 +111,28 @@ class SparkResource(ConfigurableResource["SparkSession"]):
         from mozagg2bq_assets.spark.session import prepare, spark_config, spark_errors
 
         prepare()
-        config = {**spark_config(SparkSettings.read()), **self.spark_config}
+        config = {**spark_config(self._settings()), **self.spark_config}
         with spark_errors(config["spark.master"]):
             session: SparkSession = PySparkResource(spark_config=config).process_config_and_initialize().spark_session
         return session
+
+    def _settings(self) -> SparkSettings:
+        return SparkSettings.read(master=self.master, archive=self.archive)
+
+
+def resources_from_settings() -> dict[str, Any]:
+    """The resources as the environment has them now, by the names under which assets ask for them."""
+    return {
+        "postgres": PostgresResource(**PostgresByObject.texts(), **_credentials()),
+        "lake": LakeResource(**LakeSettings.texts()),
+        "bigquery": WarehouseResource(**BigQuerySettings.texts()),
+        "spark": SparkResource(**SparkSettings.texts()),
+    }
+
+
+def _credentials() -> dict[str, str]:
+    return {name: text for name, text in PostgresByVariables.texts().items() if name in ("dbname", "user")}
+
+
+def _values(resource: ConfigurableResource[Any]) -> dict[str, str]:
+    return {name: value for name, value in resource if value is not None}

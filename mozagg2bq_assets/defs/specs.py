@@ -7,6 +7,7 @@ from dagster import (
     AssetCheckSpec,
     AssetKey,
     AssetSpec,
+    DailyPartitionsDefinition,
     PreviewWarning,
     TableColumn,
     TableColumnConstraints,
@@ -14,10 +15,12 @@ from dagster import (
 )
 
 from mozagg2bq_assets.defs.keys import ROW_COUNT, source_key, stage_key
-from mozagg2bq_assets.defs.partitions import DAILY
 from mozagg2bq_assets.model.columns import COLUMNS
 from mozagg2bq_assets.model.partitions import Stage
 from mozagg2bq_assets.model.tables import AggregateType
+from mozagg2bq_assets.settings import BigQuerySettings, LakeSettings
+
+OWNERS = ["team:telemetry"]
 
 COLUMN_SCHEMA = TableSchema(
     [
@@ -44,7 +47,7 @@ SHOWN = {
     Stage.RAW_DUMP: Shown("pg_dump archive of the day's tables, in the lake", {"s3"}, {}),
     Stage.PARQUET: Shown(
         "The day's rows as one Parquet file, in the lake",
-        {"parquet", "duckdb"},
+        {"s3", "parquet"},
         {"dagster/column_schema": COLUMN_SCHEMA},
     ),
     Stage.BIGQUERY_TABLE: Shown(
@@ -60,10 +63,12 @@ def source_tables(aggregate_type: AggregateType) -> AssetSpec:
         description=f"PostgreSQL tables {aggregate_type}_CHANNEL_VERSION_YYYYMMDD, written by the telemetry aggregator",
         group_name=aggregate_type.value,
         kinds={"postgres"},
+        owners=OWNERS,
+        tags=_tags(aggregate_type),
     )
 
 
-def stage_specs(aggregate_type: AggregateType) -> list[AssetSpec]:
+def stage_specs(aggregate_type: AggregateType, daily: DailyPartitionsDefinition) -> list[AssetSpec]:
     """The stages of a type, each made from the one before it."""
     keys = [stage_key(aggregate_type, stage) for stage in Stage]
     upstreams: list[AssetKey] = [source_key(aggregate_type), *keys[:-1]]
@@ -72,17 +77,33 @@ def stage_specs(aggregate_type: AggregateType) -> list[AssetSpec]:
             key,
             deps=[upstream],
             description=SHOWN[stage].description,
-            metadata=SHOWN[stage].metadata,
+            metadata={**SHOWN[stage].metadata, **_place(aggregate_type, stage)},
             group_name=aggregate_type.value,
             kinds=SHOWN[stage].kinds,
+            owners=OWNERS,
+            tags=_tags(aggregate_type),
             skippable=True,
-            partitions_def=DAILY,
+            partitions_def=daily,
         )
         for stage, key, upstream in zip(Stage, keys, upstreams, strict=True)
     ]
 
 
-def check_specs(aggregate_type: AggregateType) -> list[AssetCheckSpec]:
+def _place(aggregate_type: AggregateType, stage: Stage) -> dict[str, str]:
+    """Where a stage's data are, by Dagster's own names for that; nothing where that is not set."""
+    lake, bigquery = LakeSettings.texts(), BigQuerySettings.texts()
+    if stage is not Stage.BIGQUERY_TABLE:
+        return {"dagster/uri": f"{lake['uri']}/{stage}/{aggregate_type}/"} if "uri" in lake else {}
+    if not {"project", "dataset"} <= bigquery.keys():
+        return {}
+    return {"dagster/table_name": f"{bigquery['project']}.{bigquery['dataset']}.{aggregate_type}_aggregates"}
+
+
+def _tags(aggregate_type: AggregateType) -> dict[str, str]:
+    return {"aggregate_type": aggregate_type.value}
+
+
+def check_specs(aggregate_type: AggregateType, daily: DailyPartitionsDefinition) -> list[AssetCheckSpec]:
     """The count of rows, on each stage of a type."""
     with warnings.catch_warnings():
         # Partitioned checks are a preview in Dagster 1.13; dagster is pinned to that series.
@@ -92,7 +113,7 @@ def check_specs(aggregate_type: AggregateType) -> list[AssetCheckSpec]:
                 ROW_COUNT,
                 asset=stage_key(aggregate_type, stage),
                 description="Every row of the stage before is there, by table or by channel and version; or a warning",
-                partitions_def=DAILY,
+                partitions_def=daily,
             )
             for stage in Stage
         ]

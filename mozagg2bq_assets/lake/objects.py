@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import boto3
 from boto3.exceptions import RetriesExceededError, S3UploadFailedError
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, IncompleteReadError
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
 def s3_client() -> "S3Client":
     """S3 as the standard AWS variables say; the one client of the project."""
-    import boto3
-
     # We check what we read by ourselves. botocore's own check wraps the body of an answer 500 too, and then fails with
     # AttributeError ('StreamingChecksumBody' object has no attribute 'strip'), where it would have tried again.
     config = Config(response_checksum_validation="when_required", retries={"mode": "standard", "total_max_attempts": 5})

@@ -7,19 +7,21 @@ manifest and nothing else, and check what they read against it. All transfers ar
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from botocore.exceptions import ClientError
 
-from mozagg2bq_assets.errors import Attempt, DataError, UserError
+from mozagg2bq_assets.errors import Attempt, DataError
 from mozagg2bq_assets.lake.files import StoredFile, describe
 from mozagg2bq_assets.lake.manifest import AnyManifest, StageManifest
-from mozagg2bq_assets.lake.objects import s3_errors, split_uri
+from mozagg2bq_assets.lake.objects import s3_client, s3_errors, split_uri
 from mozagg2bq_assets.model.partitions import Partition, Stage
 from mozagg2bq_assets.model.tables import AggregateType
+from mozagg2bq_assets.settings import LakeSettings
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -40,26 +42,24 @@ class ListedObject(NamedTuple):
 class Lake:
     """The objects below one S3 URI. Every method raises UserError where S3 refuses, TransientError where it is away."""
 
-    client: "S3Client"
-    bucket: str
-    prefix: str
+    settings: LakeSettings
+    client: "S3Client" = field(default_factory=s3_client, repr=False)
 
-    @classmethod
-    def at(cls, client: "S3Client", uri: str) -> "Lake":
-        """The lake at `s3://bucket/prefix`. Raises UserError for any other form.
+    @cached_property
+    def bucket(self) -> str:
+        """The bucket's name."""
+        return split_uri(self.settings.uri)[0]
 
-        A prefix that some stores and proxies would write in another way is refused: what is listed there would not be
-        what was stored.
-        """
-        bucket, prefix = split_uri(uri)
-        if any(part in ("", ".", "..") for part in prefix.split("/")) and prefix:
-            raise UserError(f"LAKE_URI {uri}: `//`, `/./` and `/../` lead to other keys in some stores; leave them out")
-        return cls(client, bucket, prefix)
+    @cached_property
+    def prefix(self) -> str:
+        """What its keys begin with; may be empty."""
+        return split_uri(self.settings.uri)[1]
 
-    @property
-    def root(self) -> str:
-        """Its own URI."""
-        return f"s3://{self.bucket}/{self.prefix}"
+    @cached_property
+    def _encryption(self) -> dict[str, Any]:
+        """Arguments of boto3 for all that is stored."""
+        chosen = {"ServerSideEncryption": self.settings.encryption, "SSEKMSKeyId": self.settings.kms_key_id}
+        return {name: value for name, value in chosen.items() if value}
 
     def key(self, stage: Stage, *below: str) -> str:
         """A key below a stage's folder: its type, `YYYYMMDD`, version and file name, as many of them as are given."""
@@ -146,7 +146,7 @@ class Lake:
         """Make a version visible whose files are there."""
         key = self.key(manifest.of, manifest.partition.path, MANIFEST)
         with s3_errors(self.bucket):
-            self.client.put_object(Bucket=self.bucket, Key=key, Body=manifest.to_json().encode())
+            self.client.put_object(Bucket=self.bucket, Key=key, Body=manifest.to_json().encode(), **self._encryption)
 
     def list(self, prefix: str) -> Iterator[ListedObject]:
         """Every object whose key begins so."""
@@ -163,7 +163,7 @@ class Lake:
 
     def _upload(self, path: Path, key: str) -> None:
         with s3_errors(self.bucket):
-            self.client.upload_file(str(path), self.bucket, key)
+            self.client.upload_file(str(path), self.bucket, key, ExtraArgs=self._encryption)
 
     def _read_or_error(self, kind: type[AnyManifest], partition: Partition) -> Attempt[AnyManifest] | None:
         try:

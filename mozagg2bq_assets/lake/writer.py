@@ -16,7 +16,6 @@ from mozagg2bq_assets.lake.manifest import AnyManifest, StageManifest
 from mozagg2bq_assets.lake.store import MANIFEST, Lake
 from mozagg2bq_assets.model.partitions import Partition
 from mozagg2bq_assets.model.runs import Run
-from mozagg2bq_assets.settings import max_run_hours
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class LakeWriter:
     run: Run
     is_running: Callable[[str], bool | None]
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
-    max_hours: float = field(default_factory=max_run_hours)
+    max_hours: float = 24
 
     def resumed(self, kind: type[AnyManifest], partition: Partition) -> AnyManifest | None:
         """What a run that this one repeats or resumes has committed; None where there is work to do."""

@@ -47,14 +47,18 @@ def run_job(aggregate_type: AggregateType, days: DayRange) -> bool:
 
     first, *_, last = (days.start, *days)
     with DagsterInstance.get() as instance:
-        result = defs.resolve_job_def(job_name(aggregate_type)).execute_in_process(
-            instance=instance,
-            tags={
-                "dagster/asset_partition_range_start": first.isoformat(),
-                "dagster/asset_partition_range_end": last.isoformat(),
-            },
-            run_config={"loggers": {"console": {"config": {"log_level": "ERROR"}}}},
-            raise_on_error=False,
+        result = (
+            defs()
+            .resolve_job_def(job_name(aggregate_type))
+            .execute_in_process(
+                instance=instance,
+                tags={
+                    "dagster/asset_partition_range_start": first.isoformat(),
+                    "dagster/asset_partition_range_end": last.isoformat(),
+                },
+                run_config={"loggers": {"console": {"config": {"log_level": "ERROR"}}}},
+                raise_on_error=False,
+            )
         )
     if was_interrupted(result):
         raise KeyboardInterrupt

@@ -20,16 +20,18 @@ from mozagg2bq_assets.errors import UserError
 from mozagg2bq_assets.local.credentials import made_up_secrets, write_private, write_service_account
 from mozagg2bq_assets.local.postgres import DATABASE, ROLE, PostgresServer, tools_dir
 from mozagg2bq_assets.local.services import Service, undisturbed
+from mozagg2bq_assets.settings import variables
 
 ROOT = Path(__file__).parents[2]
 STATE_DIR = ROOT / ".local"
 BUCKET = "lake"
 KEPT = "kept"
 
-# A variable of any of these families could lead a client to something real. PG: libpq reads PGHOST, PGSERVICE and more.
+# Beside the project's own variables, any of these families could lead a client to something real. PG: libpq reads
+# PGHOST, PGSERVICE and more.
 FOREIGN_PREFIXES = (
-    "AWS_", "BIGQUERY_", "BOTO_", "CLOUDSDK_", "DAGSTER_", "GCLOUD_", "GOOGLE_", "HADOOP_", "LAKE_", "MAX_RUN_",
-    "OUTAGE_", "PARTITIONS_", "PG", "POSTGRES_", "PYSPARK_", "SPARK_", "STORAGE_EMULATOR_", "TRANSFORM_", "YARN_",
+    "AWS_", "BIGQUERY_", "BOTO_", "CLOUDSDK_", "DAGSTER_", "GCLOUD_", "GOOGLE_", "HADOOP_", "PG", "PYSPARK_", "SPARK_",
+    "STORAGE_EMULATOR_", "YARN_",
 )  # fmt: skip
 
 
@@ -183,7 +185,7 @@ def isolated(environment: Mapping[str, str]) -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(FOREIGN_PREFIXES) and not name.lower().endswith("_proxy")
+        if not name.startswith(FOREIGN_PREFIXES) and not name.lower().endswith("_proxy") and name not in variables()
     }
     path = f"{tools_dir()}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     return {**kept, **environment, "PATH": path}
@@ -194,6 +196,7 @@ def shell_script(environment: Mapping[str, str]) -> str:
     foreign = "|".join(FOREIGN_PREFIXES)
     lines = [
         f"unset $(env | sed -nE 's/^(({foreign})[A-Za-z0-9_]*|[A-Za-z]+_(proxy|PROXY))=.*/\\1/p')",
+        f"unset {' '.join(variables())}",
         *(f"export {name}={shlex.quote(value)}" for name, value in environment.items()),
         f'export PATH={shlex.quote(str(tools_dir()))}:{shlex.quote(str(Path(sys.executable).parent))}:"$PATH"',
     ]

@@ -20,10 +20,10 @@ from mozagg2bq_assets.postgres.archive import PartitionArchive
 
 
 class Engine(StrEnum):
-    """What turns dumps into Parquet."""
+    """What turns dumps into Parquet. Dagster's run configuration knows a member by its name, not by its value."""
 
-    DUCKDB = "duckdb"
-    SPARK = "spark"
+    duckdb = "duckdb"
+    spark = "spark"
 
     @classmethod
     def parse(cls, text: str) -> "Engine":
@@ -112,7 +112,7 @@ class DuckDBConverter:
     """In this process, one dump after the other, each as it is asked for. Files lie in `directory/TYPE/YYYYMMDD`."""
 
     directory: Path
-    engine: Engine = Engine.DUCKDB
+    engine: Engine = Engine.duckdb
 
     def convert(self, dumps: Iterable[Dump]) -> Iterator[tuple[Partition, Attempt[Converted]]]:
         """As `Converter` says; the files are the caller's to remove."""

@@ -28,7 +28,6 @@ from mozagg2bq_assets.pipeline.result import StageResult
 from mozagg2bq_assets.pipeline.stages import LocalParquet, Stages
 from mozagg2bq_assets.postgres.connection import Postgres
 from mozagg2bq_assets.postgres.dump import Dumper, PartitionDump
-from mozagg2bq_assets.settings import outage_patience
 
 if TYPE_CHECKING:
     from mozagg2bq_assets.bigquery.warehouse import Warehouse
@@ -47,7 +46,7 @@ class Services:
     source: Postgres | None = None
     converter: Converter | None = None
     warehouse: "Warehouse | None" = None
-    patience_seconds: float = field(default_factory=outage_patience)
+    patience_seconds: float = 0
 
 
 def ingest(

@@ -2,12 +2,15 @@
 
 from collections.abc import Callable, Iterable, Iterator
 
+from mozagg2bq_assets.bigquery.warehouse import open_warehouse
+from mozagg2bq_assets.lake.store import Lake
 from mozagg2bq_assets.model.partitions import DayRange
 from mozagg2bq_assets.model.tables import AggregateType
 from mozagg2bq_assets.pipeline.content import ContentCheck
 from mozagg2bq_assets.pipeline.reconcile import DayReport, Report, reconcile
-from mozagg2bq_assets.pipeline.services import open_lake, open_source, open_warehouse
+from mozagg2bq_assets.pipeline.source import open_source
 from mozagg2bq_assets.scratch import scratch_folder
+from mozagg2bq_assets.settings import BigQuerySettings, LakeSettings, read_postgres
 
 
 def reports(
@@ -20,8 +23,8 @@ def reports(
 
     What the rows hold is compared too where there is an `announce`, which is told what BigQuery will read for that.
     """
-    lake, warehouse = open_lake(), open_warehouse()
-    with open_source().connect() as connection, scratch_folder() as folder:
+    lake, warehouse = Lake(LakeSettings.read()), open_warehouse(BigQuerySettings.read())
+    with open_source(read_postgres()).connect() as connection, scratch_folder() as folder:
         for aggregate_type in types:
             content = None
             if announce:

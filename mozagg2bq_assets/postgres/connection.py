@@ -39,6 +39,8 @@ class Postgres:
     dbname: str
     user: str
     password: str = field(repr=False)
+    sslmode: str = "prefer"
+    sslrootcert: str = ""  # libpq's own default
 
     def connect(self) -> psycopg.Connection:
         """A read-only connection.
@@ -53,6 +55,8 @@ class Postgres:
                 dbname=self.dbname,
                 user=self.user,
                 password=self.password,
+                sslmode=self.sslmode,
+                sslrootcert=self.sslrootcert,
                 connect_timeout=CONNECT_SECONDS,
                 application_name="mozagg2bq",
                 client_encoding="utf8",
@@ -65,7 +69,7 @@ class Postgres:
             kind = TransientError if _is_away(reason) else UserError
             raise kind(
                 f"cannot connect to PostgreSQL at {self.host}:{self.port} as {self.user}: {reason};"
-                " check POSTGRES_HOST, POSTGRES_PORT, POSTGRES_DB, POSTGRES_USER and POSTGRES_PASS"
+                " check POSTGRES_HOST, _PORT, _DB, _USER, _PASS, _SSLMODE and _SSLROOTCERT"
             ) from error
         if connection.info.server_version < OLDEST_SERVER:
             connection.close()
@@ -85,6 +89,8 @@ class Postgres:
             "PGDATABASE": self.dbname,
             "PGUSER": self.user,
             "PGPASSWORD": self.password,
+            "PGSSLMODE": self.sslmode,
+            "PGSSLROOTCERT": self.sslrootcert,
             "PGCONNECT_TIMEOUT": str(CONNECT_SECONDS),
             "PGAPPNAME": "mozagg2bq",
             "PGCLIENTENCODING": "UTF8",
@@ -94,13 +100,15 @@ class Postgres:
 
 # FATAL is what a server says that answers; these of its reasons pass by themselves.
 _BUSY = ("the database system is", "too many clients", "too many connections", "remaining connection slots")
+# What libpq says by itself, and what will not pass: an unknown host, and TLS that does not come about.
+_MISTAKES = ("Name or service not known", "certificate", "does not support SSL", "sslmode")
 
 
 def _is_away(reason: str) -> bool:
-    """Whether nobody has answered, or a server that takes no connections now. An unknown host is a mistake."""
+    """Whether nobody has answered, or a server that takes no connections now."""
     if "FATAL" in reason:
         return any(text in reason for text in _BUSY)
-    return "Name or service not known" not in reason
+    return not any(text in reason for text in _MISTAKES)
 
 
 def postgres_error(error: psycopg.Error) -> OperatorError:

@@ -73,7 +73,7 @@ class SparkConverter:
 
     start: "Callable[[], AbstractContextManager[SparkSession]]"
     storage: Storage
-    engine: Engine = Engine.SPARK
+    engine: Engine = Engine.spark
 
     def convert(self, dumps: Iterable[Dump]) -> Iterator[tuple[Partition, Attempt[Converted]]]:
         """As `Converter` says, after all dumps are there. Raises UserError for what stops Spark itself."""

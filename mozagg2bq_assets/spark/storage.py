@@ -8,29 +8,29 @@ from uuid import uuid4
 
 from mozagg2bq_assets.errors import DataError
 from mozagg2bq_assets.lake.files import describe
-from mozagg2bq_assets.lake.objects import s3_client
 from mozagg2bq_assets.lake.store import Lake
 from mozagg2bq_assets.lake.writer import new_version
 from mozagg2bq_assets.model.partitions import Partition, Stage
 from mozagg2bq_assets.parquet.converter import Converted, FileReference, StoredParquet
 from mozagg2bq_assets.parquet.writer import ParquetFile
+from mozagg2bq_assets.settings import LakeSettings
 from mozagg2bq_assets.spark.job import TaskOutput
 
 
 @dataclass(frozen=True)
 class LakeStorage:
-    """The lake at a URI, with the executor's own credentials; every file is a version of its own."""
+    """The driver's lake, with the executor's own credentials; every file is a version of its own."""
 
-    uri: str
+    settings: LakeSettings
     run_id: str
 
     def fetch(self, reference: FileReference, directory: Path) -> Path:
         """Download it."""
-        return _lake(self.uri).download(reference.location, directory, reference.file)
+        return _lake(self.settings).download(reference.location, directory, reference.file)
 
     def store(self, path: Path, partition: Partition) -> str:
         """Upload it beside the partition's versions; the commit removes those that the manifest does not name."""
-        lake = _lake(self.uri)
+        lake = _lake(self.settings)
         folder = lake.key(Stage.PARQUET, partition.path, new_version(self.run_id))
         lake.upload([path], folder)
         return f"{folder}/{path.name}"
@@ -42,9 +42,9 @@ class LakeStorage:
 
 
 @cache
-def _lake(uri: str) -> Lake:
+def _lake(settings: LakeSettings) -> Lake:
     """One for all tasks of an executor's process: making its client takes as long as converting a small table."""
-    return Lake.at(s3_client(), uri)
+    return Lake(settings)
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ def test_every_request(pipeline: Pipeline, service: HttpProxy, tmp_path: Path, m
     """Loads, counts, content sums: paths, parameters, fields and enumerated values."""
     warehouse = warehouse_through(service, pipeline.warehouse)
     assert {result.error for result in run(pipeline, tmp_path, warehouse=warehouse)} == {None}
-    monkeypatch.setattr("mozagg2bq_assets.pipeline.report.open_warehouse", lambda: warehouse)
+    monkeypatch.setattr("mozagg2bq_assets.pipeline.report.open_warehouse", lambda _: warehouse)
     list(reports([TYPE], DAYS, count_source=True, announce=lambda _: None))
     called = {method_of(request)["id"] for request in service.requests if request.method != "PUT"}
     assert called >= {

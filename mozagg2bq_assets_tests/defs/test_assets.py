@@ -14,7 +14,8 @@ from mozagg2bq_assets.lake.manifest import MANIFESTS, DumpManifest, ParquetManif
 from mozagg2bq_assets.local import sample
 from mozagg2bq_assets.model.counts import ChannelCounts
 from mozagg2bq_assets.model.partitions import DayRange, Partition, Stage
-from mozagg2bq_assets.pipeline.services import open_source
+from mozagg2bq_assets.pipeline.source import open_source
+from mozagg2bq_assets.settings import read_postgres
 from mozagg2bq_assets_tests.helpers.runs import DAYS, TYPE, Pipeline, checks, failure_of, materialized
 
 FIRST, SECOND, THIRD = DAYS
@@ -292,7 +293,7 @@ def test_reconciliation_runs_alone(pipeline: Pipeline) -> None:
 
     assert pipeline.run().success
     pipeline.lake.client.delete_object(Bucket="lake", Key=pipeline.object_keys(Stage.PARQUET, ".parquet")[0])
-    job = defs.resolve_implicit_global_asset_job_def()
+    job = defs().resolve_implicit_global_asset_job_def()
     key = AssetCheckKey(source_key(TYPE), RECONCILIATION)
     selected = job.get_subset(asset_selection=set(), asset_check_selection={key})
     with DagsterInstance.ephemeral() as instance:
@@ -314,4 +315,4 @@ def test_credentials_from_s3(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
     assert pipeline.run(one(FIRST)).success
     pipeline.lake.client.put_object(Bucket="lake", Key="credentials.json", Body=b'{"POSTGRES_PASS": "x"}')
     with pytest.raises(UserError, match="is not a JSON object with POSTGRES_DB, POSTGRES_USER"):
-        open_source()
+        open_source(read_postgres())

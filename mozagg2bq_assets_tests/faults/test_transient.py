@@ -26,8 +26,9 @@ from mozagg2bq_assets.model.runs import Run
 from mozagg2bq_assets.parquet.converter import DuckDBConverter
 from mozagg2bq_assets.pipeline.ingest import Services, ingest
 from mozagg2bq_assets.pipeline.result import StageResult
-from mozagg2bq_assets.pipeline.services import open_source
+from mozagg2bq_assets.pipeline.source import open_source
 from mozagg2bq_assets.postgres.connection import Postgres
+from mozagg2bq_assets.settings import read_postgres
 from mozagg2bq_assets_tests.helpers.proxies import Answer, HttpProxy, Request, TcpProxy, http_proxy, tcp_proxy
 from mozagg2bq_assets_tests.helpers.runs import DAYS, TYPE, Pipeline
 
@@ -64,7 +65,9 @@ def run(
 ) -> list[StageResult]:
     """All results of a run over all days; `heard` is told what it says."""
     writer = LakeWriter(changes.pop("lake", pipeline.lake), Run("run", "run"), lambda _: False)
-    services = Services(writer, open_source(), DuckDBConverter(folder / Stage.PARQUET), pipeline.warehouse, 20)
+    services = Services(
+        writer, open_source(read_postgres()), DuckDBConverter(folder / Stage.PARQUET), pipeline.warehouse, 20
+    )
     return list(ingest(PARTITIONS, list(Stage), replace(services, **changes), folder, progress=heard))
 
 
@@ -138,7 +141,7 @@ def test_s3_key_without_the_right_to_delete(pipeline: Pipeline, s3: HttpProxy, t
     pipeline.source.execute("INSERT INTO build_id_nightly_73_20191201 VALUES ('{}', '{1}')")
     s3.fail(10**6, lambda r: r.method == "DELETE", Answer(403, b"<Error><Code>AccessDenied</Code></Error>"))
     writer = LakeWriter(lake_through(s3, pipeline.lake), Run("again", "again"), lambda _: False)
-    services = Services(writer, open_source(), DuckDBConverter(tmp_path / "x"), pipeline.warehouse)
+    services = Services(writer, open_source(read_postgres()), DuckDBConverter(tmp_path / "x"), pipeline.warehouse)
     results = list(ingest(PARTITIONS[:1], list(Stage), services, tmp_path / "again"))
     assert [(result.error, result.rows.total) for result in results] == [(None, 251)] * 3
     # Of the stages, the last stores nothing but its manifest.

@@ -50,12 +50,16 @@ class Pipeline(NamedTuple):
         from mozagg2bq_assets.definitions import defs
 
         with DagsterInstance.ephemeral() as instance:
-            return defs.resolve_job_def(job_name(TYPE)).execute_in_process(
-                instance=instance,
-                run_config={"ops": {f"{TYPE}_stages": {"config": {"engine": engine}}}} if engine else None,
-                asset_selection=[stage_key(TYPE, stage) for stage in stages],
-                tags=range_tags(days) | ({"dagster/backfill": backfill} if backfill else {}),
-                raise_on_error=False,
+            return (
+                defs()
+                .resolve_job_def(job_name(TYPE))
+                .execute_in_process(
+                    instance=instance,
+                    run_config={"ops": {f"{TYPE}_stages": {"config": {"engine": engine}}}} if engine else None,
+                    asset_selection=[stage_key(TYPE, stage) for stage in stages],
+                    tags=range_tags(days) | ({"dagster/backfill": backfill} if backfill else {}),
+                    raise_on_error=False,
+                )
             )
 
     def reconcile(self, days: DayRange = DAYS) -> Report:

@@ -12,6 +12,7 @@ from botocore.config import Config
 
 from mozagg2bq_assets.errors import OperatorError, TransientError, UserError
 from mozagg2bq_assets.lake.store import Lake
+from mozagg2bq_assets.settings import LakeSettings
 
 ANSWER = "<Error><Code>{code}</Code><Message>said so</Message></Error>"
 
@@ -47,7 +48,7 @@ def lake_at(url: str) -> Lake:
     """A lake there, whose client does not try again."""
     config = Config(retries={"total_max_attempts": 1}, connect_timeout=5, read_timeout=5)
     session = boto3.Session(aws_access_key_id="a" * 20, aws_secret_access_key="b" * 40, region_name="us-east-1")
-    return Lake(session.client("s3", endpoint_url=url, config=config), "bucket", "lake")
+    return Lake(LakeSettings.read(uri="s3://bucket/lake"), session.client("s3", endpoint_url=url, config=config))
 
 
 @pytest.mark.parametrize(

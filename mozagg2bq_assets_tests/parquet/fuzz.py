@@ -21,7 +21,6 @@ from uuid import uuid4
 from mozagg2bq_assets.errors import DataError, UserError
 from mozagg2bq_assets.lake.files import describe
 from mozagg2bq_assets.lake.manifest import DumpDetails, DumpManifest
-from mozagg2bq_assets.lake.objects import s3_client
 from mozagg2bq_assets.lake.store import Lake
 from mozagg2bq_assets.lake.writer import LakeWriter, new_version
 from mozagg2bq_assets.model.counts import TableCounts
@@ -30,6 +29,7 @@ from mozagg2bq_assets.model.runs import Run
 from mozagg2bq_assets.model.tables import AggregateType
 from mozagg2bq_assets.parquet.writer import write_parquet
 from mozagg2bq_assets.postgres.archive import open_archive
+from mozagg2bq_assets.settings import LakeSettings
 from mozagg2bq_assets_tests.helpers.archives import archive_folder, archived_rows
 from mozagg2bq_assets_tests.helpers.rows import FIRST_DAY, Rows, parquet_rows
 
@@ -81,7 +81,7 @@ def bare_folders(draw: random.Random, work: Path) -> Iterator[tuple[str, Rows, C
 
 def lake_objects(draw: random.Random, work: Path) -> Iterator[tuple[str, Rows, Callable[[], Rows]]]:
     """Cases on every file of a version in the lake, its manifest among them."""
-    lake = Lake(s3_client(), "lake", f"fuzz-{uuid4()}")
+    lake = Lake(LakeSettings.read(uri=f"s3://lake/fuzz-{uuid4()}"))
     commit(lake, sorted(archive_folder("18").iterdir()))
     keys = [found.key for found in lake.list(lake.key(Stage.RAW_DUMP, PARTITION.path) + "/")]
     whole = {key: lake.client.get_object(Bucket=lake.bucket, Key=key)["Body"].read() for key in keys}

@@ -19,10 +19,11 @@ from mozagg2bq_assets.parquet.converter import Converted, DuckDBConverter, Dump,
 from mozagg2bq_assets.patience import Patience
 from mozagg2bq_assets.pipeline.ingest import Services, ingest
 from mozagg2bq_assets.pipeline.result import StageResult
-from mozagg2bq_assets.pipeline.services import open_source
+from mozagg2bq_assets.pipeline.source import open_source
 from mozagg2bq_assets.postgres.cancellation import WATCH_SECONDS
 from mozagg2bq_assets.postgres.dump import Dumper
 from mozagg2bq_assets.postgres.pg_dump import LOCK_WAIT_SECONDS
+from mozagg2bq_assets.settings import read_postgres
 from mozagg2bq_assets_tests.helpers.runs import DAYS, TYPE, Pipeline
 
 PARTITIONS = [Partition(TYPE, day) for day in DAYS]
@@ -32,7 +33,7 @@ ALL = tuple(Stage)
 def services(pipeline: Pipeline, folder: Path, run_id: str = "run") -> Services:
     """Everything a run needs."""
     writer = LakeWriter(pipeline.lake, Run(run_id, run_id), lambda _: False)
-    return Services(writer, open_source(), DuckDBConverter(folder / Stage.PARQUET), pipeline.warehouse)
+    return Services(writer, open_source(read_postgres()), DuckDBConverter(folder / Stage.PARQUET), pipeline.warehouse)
 
 
 def run(
@@ -63,7 +64,7 @@ def test_results_come_as_they_are_committed(pipeline: Pipeline, tmp_path: Path) 
         """An engine that waits for all dumps, and then for somebody to have heard of the first."""
 
         inner: DuckDBConverter
-        engine: Engine = Engine.SPARK
+        engine: Engine = Engine.spark
 
         def convert(self, dumps: Iterable[Dump]) -> Iterator[tuple[Partition, Attempt[Converted]]]:
             """As its name says."""
@@ -119,7 +120,7 @@ def test_leaving_early(pipeline: Pipeline, tmp_path: Path) -> None:
 def test_leaving_while_a_table_is_locked(pipeline: Pipeline, tmp_path: Path) -> None:
     """A dump that waits for a lock ends at once, long before its lock wait is over, and leaves no files."""
     cancelled = threading.Event()
-    dumper = Dumper(open_source(), tmp_path, patience=Patience(cancelled=cancelled))
+    dumper = Dumper(open_source(read_postgres()), tmp_path, patience=Patience(cancelled=cancelled))
     with ThreadPoolExecutor(1) as pool, pipeline.source.transaction():
         pipeline.source.execute("LOCK TABLE build_id_nightly_73_20191202 IN ACCESS EXCLUSIVE MODE")
         dumps = pool.submit(list, dumper.dump(PARTITIONS))
@@ -134,7 +135,9 @@ def test_leaving_while_a_table_is_locked(pipeline: Pipeline, tmp_path: Path) -> 
 def test_leaving_while_pg_dump_works(pipeline: Pipeline, tmp_path: Path) -> None:
     """pg_dump is ended at its first message, and leaves neither files nor sessions."""
     cancelled = threading.Event()
-    dumper = Dumper(open_source(), tmp_path, lambda _: cancel_and_wait(cancelled), Patience(cancelled=cancelled))
+    dumper = Dumper(
+        open_source(read_postgres()), tmp_path, lambda _: cancel_and_wait(cancelled), Patience(cancelled=cancelled)
+    )
     with pytest.raises(Cancelled):
         list(dumper.dump(PARTITIONS))
     assert list(tmp_path.iterdir()) == []
@@ -165,7 +168,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 def test_source_away(pipeline: Pipeline, tmp_path: Path) -> None:
     """What stops all partitions is raised once, after what was done before it."""
-    source = replace(open_source(), host="127.0.0.1", port="1")
+    source = replace(open_source(read_postgres()), host="127.0.0.1", port="1")
     results = ingest(PARTITIONS, ALL, replace(services(pipeline, tmp_path), source=source), tmp_path)
     with pytest.raises(TransientError, match="cannot connect to PostgreSQL"):
         next(results)

@@ -9,15 +9,17 @@ from uuid import uuid4
 import pytest
 from hypothesis import settings
 
+from mozagg2bq_assets.bigquery.warehouse import open_warehouse
 from mozagg2bq_assets.lake.manifest import MANIFESTS
-from mozagg2bq_assets.lake.store import MANIFEST
+from mozagg2bq_assets.lake.store import MANIFEST, Lake
 from mozagg2bq_assets.lake.writer import LakeWriter
 from mozagg2bq_assets.model.partitions import DayRange, Partition, Stage
 from mozagg2bq_assets.model.runs import Run
 from mozagg2bq_assets.parquet.converter import DuckDBConverter
 from mozagg2bq_assets.pipeline.ingest import Services, ingest
 from mozagg2bq_assets.pipeline.result import StageResult
-from mozagg2bq_assets.pipeline.services import open_lake, open_source, open_warehouse
+from mozagg2bq_assets.pipeline.source import open_source
+from mozagg2bq_assets.settings import BigQuerySettings, LakeSettings, read_postgres
 from mozagg2bq_assets_tests.helpers.runs import DAYS, TYPE, Pipeline
 
 REPETITIONS = 50 if settings().max_examples == 500 else 5
@@ -28,8 +30,13 @@ def run(folder: Path, seconds: float) -> list[StageResult]:
     """A run of an instance of its own, which begins a little later."""
     time.sleep(seconds)
     run_id = str(uuid4())
-    writer = LakeWriter(open_lake(), Run(run_id, run_id), lambda _: None)
-    services = Services(writer, open_source(), DuckDBConverter(folder / Stage.PARQUET), open_warehouse())
+    writer = LakeWriter(Lake(LakeSettings.read()), Run(run_id, run_id), lambda _: None)
+    services = Services(
+        writer,
+        open_source(read_postgres()),
+        DuckDBConverter(folder / Stage.PARQUET),
+        open_warehouse(BigQuerySettings.read()),
+    )
     return list(ingest([Partition(TYPE, ONE_DAY.start)], tuple(Stage), services, folder))
 
 

@@ -50,6 +50,14 @@ def _root() -> Path:
 
 
 @contextmanager
+def machine_lock(name: str) -> Iterator[None]:
+    """Hold a lock of that name, which one of this user's processes on this machine has at a time; wait for it."""
+    with (_root() / name).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
 def _locked(folder: os.PathLike[str], flags: int = 0) -> Iterator[None]:
     """Hold the lock of a folder. Raises BlockingIOError where LOCK_NB is given and somebody else holds it."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)

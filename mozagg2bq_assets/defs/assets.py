@@ -36,7 +36,6 @@ from mozagg2bq_assets.pipeline.ingest import Services, ingest
 from mozagg2bq_assets.scratch import scratch_folder
 from mozagg2bq_assets.settings import RunSettings
 
-POOL = "source"
 BACKFILL_ID_TAG = "dagster/backfill"
 PROGRESS_SECONDS = 5.0
 
@@ -60,7 +59,6 @@ def daily_stages(
         check_specs=check_specs(aggregate_type, daily),
         can_subset=True,
         backfill_policy=BackfillPolicy.multi_run(settings.partitions_per_run),
-        pool=POOL,
     )
     def stages(
         context: AssetExecutionContext,

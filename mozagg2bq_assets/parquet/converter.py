@@ -17,6 +17,7 @@ from mozagg2bq_assets.model.partitions import Partition
 from mozagg2bq_assets.model.tables import SourceTable
 from mozagg2bq_assets.parquet.writer import PARQUET_FILE, ParquetFile, write_parquet
 from mozagg2bq_assets.postgres.archive import PartitionArchive
+from mozagg2bq_assets.scratch import machine_lock
 
 
 class Engine(StrEnum):
@@ -109,7 +110,10 @@ class Converter(Protocol):
 
 @dataclass(frozen=True)
 class DuckDBConverter:
-    """In this process, one dump after the other, each as it is asked for. Files lie in `directory/TYPE/YYYYMMDD`."""
+    """In this process, one dump after the other, each as it is asked for. Files lie in `directory/TYPE/YYYYMMDD`.
+
+    A conversion takes all cores, so on a machine there is one at a time.
+    """
 
     directory: Path
     engine: Engine = Engine.duckdb
@@ -123,7 +127,9 @@ class DuckDBConverter:
         output = self.directory / dump.partition.path / PARQUET_FILE
         output.parent.mkdir(parents=True, exist_ok=True)
         try:
-            return write_parquet(dump.archive(), dump.ingest_date, output, dump.rows)
+            archive = dump.archive()
+            with machine_lock("converting"):
+                return write_parquet(archive, dump.ingest_date, output, dump.rows)
         except OperatorError as error:
             return error
 

@@ -26,6 +26,7 @@ from mozagg2bq_assets.postgres.cancellation import ended_early
 from mozagg2bq_assets.postgres.connection import Postgres, postgres_error
 from mozagg2bq_assets.postgres.pg_dump import LOCK_WAIT_SECONDS, run_pg_dump
 from mozagg2bq_assets.postgres.tables import count_table, group_by_partition, list_tables
+from mozagg2bq_assets.postgres.turn import reading_turn
 
 # A trimming job drops a hundred tables at a time, which may happen between a listing and the locks.
 LISTINGS = 5
@@ -94,10 +95,12 @@ class Dumper:
 
     def _dump_together(self, part: Sequence[Partition]) -> dict[Partition, Attempt[PartitionDump]]:
         """One pg_dump for all of them. Raises OperatorError or Cancelled, and then leaves nothing behind."""
-        started, together = time.monotonic(), self.directory / "together"
+        together = self.directory / "together"
         self.directory.mkdir(parents=True, exist_ok=True)
         try:
-            with self.source.connect() as connection:
+            turn = reading_turn(self.source, self.progress, self.patience.cancelled)
+            with turn, self.source.connect() as connection:
+                started = time.monotonic()
                 with ended_early(self.patience.cancelled, connection.cancel):
                     tables = _lock_tables(connection, part)
                 if not tables:

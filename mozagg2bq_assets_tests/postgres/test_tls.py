@@ -9,7 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -23,7 +23,7 @@ from mozagg2bq_assets.errors import UserError
 from mozagg2bq_assets.local import sample
 from mozagg2bq_assets.local.services import free_port
 from mozagg2bq_assets.model.partitions import Partition
-from mozagg2bq_assets.model.tables import AggregateType, SourceTable
+from mozagg2bq_assets.model.tables import AggregateType
 from mozagg2bq_assets.pipeline.source import open_source
 from mozagg2bq_assets.postgres.connection import Postgres
 from mozagg2bq_assets.postgres.dump import Dumper, PartitionDump
@@ -131,7 +131,7 @@ def test_verify_full(secured: Postgres, tmp_path: Path) -> None:
     with administrator:
         sample.create_table(administrator, TABLE)
         sample.insert(administrator, TABLE, sample.EDGE_ROWS)
-    ((_, dump),) = Dumper(secured, tmp_path).dump([Partition.of(SourceTable.parse(TABLE) or pytest.fail())])
+    ((_, dump),) = Dumper(secured, tmp_path).dump([Partition(AggregateType.BUILD_ID, date(2019, 12, 1))])
     assert isinstance(dump, PartitionDump), dump
     assert dict(dump.rows) == {TABLE: len(sample.EDGE_ROWS)}
     assert dump.archive.partition.aggregate_type is AggregateType.BUILD_ID

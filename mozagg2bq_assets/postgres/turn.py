@@ -1,0 +1,42 @@
+"""Whose turn it is to read the source: an advisory lock of the server's own, so that it holds for all machines.
+
+A lock of the transaction, in a session beside the dump's: where a pooler gives each transaction another session of the
+server, one of the session would stay with that, for ever. Works on a standby too, and ends with the session.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Event
+
+import psycopg
+
+from mozagg2bq_assets.errors import Cancelled
+from mozagg2bq_assets.postgres.connection import Postgres
+
+KEY = int.from_bytes(b"mozagg2b")  # any number that nobody else takes
+POLL_SECONDS = 1.0
+
+
+@contextmanager
+def reading_turn(source: Postgres, tell: Callable[[str], None], cancelled: Event) -> Iterator[None]:
+    """Wait until nobody else of this project dumps from that database, and keep others waiting until the block ends.
+
+    `tell` hears, once, that it waits. Raises OperatorError where the source cannot be reached, and Cancelled.
+    """
+    told = False
+    with source.connect() as connection:
+        while not _taken(connection):
+            if not told:
+                tell("waiting for another dump from this database to end")
+                told = True
+            if cancelled.wait(POLL_SECONDS):
+                raise Cancelled
+        yield
+
+
+def _taken(connection: psycopg.Connection) -> bool:
+    # Without parameters: the portal of a query that has some keeps its snapshot, and that keeps vacuum from its work.
+    row = connection.execute(f"SELECT pg_try_advisory_xact_lock({KEY})".encode()).fetchone()
+    if row != (True,):
+        connection.rollback()
+    return row == (True,)

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from dagster import (
@@ -31,8 +32,7 @@ def defs() -> Definitions:
 
     Raises UserError, which names every variable that is bad. Those that are missing fail the runs that need them.
     """
-    if missing := check_variables():
-        get_dagster_logger().warning(f"not set, so that runs which need them will fail: {', '.join(missing)}")
+    _warn_of(tuple(check_variables()))
     settings = RunSettings.read()
     daily = daily_partitions(settings.partitions_start)
     return Definitions(
@@ -46,6 +46,12 @@ def defs() -> Definitions:
         # One process for all stages of a run: another would import everything again.
         executor=in_process_executor,
     )
+
+
+@cache  # Dagster loads definitions twice.
+def _warn_of(missing: Sequence[str]) -> None:
+    if missing:
+        get_dagster_logger().warning(f"not set, so that runs which need them will fail: {', '.join(missing)}")
 
 
 def _with_code_references(assets: Sequence[AssetsDefinition | AssetSpec]) -> Sequence[Any]:

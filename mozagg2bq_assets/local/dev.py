@@ -92,9 +92,11 @@ def only_one(state_dir: Path, url: str) -> Iterator[int]:
 
 def dagster_dev(port: int, lock: int) -> None:
     """Run `dagster dev` until it ends or this process is interrupted, and leave nothing of it behind."""
-    # Not in this folder: it would remark that DAGSTER_HOME's dagster.yaml is used, and not the one here.
+    # Not in this folder, as `dg dev` would run it: it would remark that the dagster.yaml here is not used.
+    quiet = "ignore:Function `dev_command` is superseded"
+    workspace = str(ROOT / "workspace.yaml")
     process = subprocess.Popen(
-        (sys.executable, "-m", "dagster", "dev", "--port", str(port), "--workspace", str(ROOT / "workspace.yaml")),
+        (sys.executable, "-W", quiet, "-m", "dagster", "dev", "--port", str(port), "--workspace", workspace),
         cwd=os.environ["DAGSTER_HOME"],
         start_new_session=True,
         # It outlives this process if that is killed, and its daemon must still be the only one.

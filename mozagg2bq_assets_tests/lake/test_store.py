@@ -5,6 +5,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
+from botocore.awsrequest import AWSPreparedRequest
 
 from mozagg2bq_assets.errors import DataError
 from mozagg2bq_assets.lake.manifest import (
@@ -17,6 +18,7 @@ from mozagg2bq_assets.lake.manifest import (
 from mozagg2bq_assets.lake.store import Lake
 from mozagg2bq_assets.lake.writer import LakeWriter, new_version
 from mozagg2bq_assets.model.partitions import Partition, Stage
+from mozagg2bq_assets.settings import LakeSettings
 from mozagg2bq_assets_tests.helpers.manifests import PARTITION, TYPE, parquet_manifest
 
 FOLDER = f"{Stage.PARQUET}/{TYPE}/20191201"
@@ -140,3 +142,23 @@ def test_manifest_of_another_day(lake: Lake, path: Path) -> None:
     lake.client.put_object(Bucket=lake.bucket, Key=key, Body=manifest.to_json().encode())
     with pytest.raises(DataError, match="damaged manifest: it is that of build_id 20191201"):
         lake.read(ParquetManifest, other)
+
+
+def test_encryption_is_asked_for(lake: Lake, path: Path, tmp_path: Path) -> None:
+    """For small files, large ones, which go in parts, and manifests. The embedded S3 server encrypts nothing."""
+    settings = LakeSettings.read(encryption="aws:kms", kms_key_id="a-key")
+    encrypted, asked = Lake(settings), list[tuple[str, str]]()
+
+    def note(request: AWSPreparedRequest, **_: object) -> None:
+        if request.method in ("PUT", "POST") and "partNumber" not in request.url and "uploadId" not in request.url:
+            headers = {name.lower(): str(value) for name, value in request.headers.items()}
+            assert "a-key" in headers["x-amz-server-side-encryption-aws-kms-key-id"]
+            asked.append((request.method, headers["x-amz-server-side-encryption"]))
+
+    encrypted.client.meta.events.register("before-send.s3", note)
+    large = tmp_path / "large"
+    large.write_bytes(bytes(9 * 2**20))
+    encrypted.upload([path, large], f"{lake.prefix}/somewhere")
+    encrypted.publish(parquet_manifest(path, "ours.1", "ours"))
+    assert sorted(method for method, _ in asked) == ["POST", "PUT", "PUT"]
+    assert all("aws:kms" in kind for _, kind in asked)

@@ -171,6 +171,16 @@ class RunSettings(Settings):
         validation_alias="OUTAGE_PATIENCE_SECONDS",
         description="Seconds that a step pauses for together while a service is away.",
     )
+    dump_jobs: int = Field(
+        2, ge=1, le=64, validation_alias="DUMP_JOBS", description="Connections that read the source at once."
+    )
+    days_in_flight: int = Field(
+        8,
+        ge=1,
+        le=64,
+        validation_alias="DAYS_IN_FLIGHT",
+        description="Days of a run that are on their way to S3 at once, and as many to BigQuery.",
+    )
 
 
 ALL = (PostgresByVariables, PostgresByObject, LakeSettings, BigQuerySettings, SparkSettings, RunSettings)

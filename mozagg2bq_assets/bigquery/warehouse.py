@@ -4,7 +4,7 @@ Tables are partitioned by ingestion time, by day: a load into `table$YYYYMMDD` r
 and free of charge, and `_PARTITIONDATE` then is the date of the aggregate.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -66,8 +66,10 @@ class Warehouse:
         """Whether the type's table has been made."""
         return self._table(aggregate_type) is not None
 
-    def load(self, partition: Partition, parquet: Path, job_id: str) -> None:
-        """Replace one partition by the rows of a Parquet file.
+    def load(
+        self, partition: Partition, parquet: Path, job_id: str, uploaded: Callable[[], None] = lambda: None
+    ) -> None:
+        """Replace one partition by the rows of a Parquet file; `uploaded` hears when BigQuery has them all.
 
         A job of that id that exists already (from a request whose answer was lost) is waited for instead. If it has
         failed, its id is taken for good: the next try's has a number behind it.
@@ -75,10 +77,12 @@ class Warehouse:
         table = self._ensure_table(partition.aggregate_type)
         numbered = (f"{job_id}-{n}" if n else job_id for n in count())
         with bigquery_errors(self.partition_id(partition)):
-            while not self._load(partition, parquet, next(numbered), table.location):
+            while not self._load(partition, parquet, next(numbered), table.location, uploaded):
                 pass
 
-    def _load(self, partition: Partition, parquet: Path, job_id: str, location: str) -> bool:
+    def _load(
+        self, partition: Partition, parquet: Path, job_id: str, location: str, uploaded: Callable[[], None]
+    ) -> bool:
         """Whether the job has not been there before and failed. Raises what it fails with now."""
         destination = self.partition_id(partition)
         config = bigquery.LoadJobConfig(
@@ -89,15 +93,17 @@ class Warehouse:
         )
         try:
             with parquet.open("rb") as file:
-                self.client.load_table_from_file(
+                job = self.client.load_table_from_file(
                     file, destination, job_id=job_id, location=location, job_config=config
-                ).result()
+                )
+            uploaded()
+            job.result()
         except Conflict:
             # The conflict does not say where the job is, and outside of US and EU it is not found without that.
-            job = self.client.get_job(job_id, location=location)
-            if job.done() and job.error_result:
+            existing = self.client.get_job(job_id, location=location)
+            if existing.done() and existing.error_result:
                 return False
-            job.result()
+            existing.result()
         return True
 
     def count_partition(self, partition: Partition) -> ChannelCounts:

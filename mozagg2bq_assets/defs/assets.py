@@ -82,6 +82,8 @@ def daily_stages(
                 _converter(engine, spark, writer, folder) if Stage.PARQUET in selected else None,
                 stack.enter_context(bigquery.warehouse()) if Stage.BIGQUERY_TABLE in selected else None,
                 settings.outage_patience_seconds,
+                settings.dump_jobs,
+                settings.days_in_flight,
             )
             attempt, log = context.op_execution_context.retry_number, _progress_log(context)
             for result in ingest(partitions, selected, services, folder, attempt, log):

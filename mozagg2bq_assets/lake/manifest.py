@@ -10,8 +10,8 @@ from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeAlias, 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 
 from mozagg2bq_assets.errors import DataError
-from mozagg2bq_assets.lake.files import StoredFile
 from mozagg2bq_assets.model.counts import ChannelCounts, TableCounts, UnmappedKey
+from mozagg2bq_assets.model.files import StoredFile
 from mozagg2bq_assets.model.partitions import Partition, Stage
 from mozagg2bq_assets.model.runs import Run
 from mozagg2bq_assets.model.tables import AggregateType

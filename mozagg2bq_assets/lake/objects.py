@@ -14,6 +14,8 @@ from botocore.parsers import ResponseParserError
 
 from mozagg2bq_assets.errors import TransientError, UserError
 
+CONNECTIONS = 64  # a connection more would be opened for each request, and closed
+
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
@@ -22,7 +24,11 @@ def s3_client() -> "S3Client":
     """S3 as the standard AWS variables say; the one client of the project."""
     # We check what we read by ourselves. botocore's own check wraps the body of an answer 500 too, and then fails with
     # AttributeError ('StreamingChecksumBody' object has no attribute 'strip'), where it would have tried again.
-    config = Config(response_checksum_validation="when_required", retries={"mode": "standard", "total_max_attempts": 5})
+    config = Config(
+        response_checksum_validation="when_required",
+        retries={"mode": "standard", "total_max_attempts": 5},
+        max_pool_connections=CONNECTIONS,
+    )
     return boto3.client("s3", config=config)
 
 

@@ -10,24 +10,27 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from botocore.exceptions import ClientError
 
-from mozagg2bq_assets.errors import Attempt, DataError
-from mozagg2bq_assets.lake.files import StoredFile, describe
+from mozagg2bq_assets.errors import Attempt, DataError, UserError
 from mozagg2bq_assets.lake.manifest import AnyManifest, StageManifest
 from mozagg2bq_assets.lake.objects import s3_client, s3_errors, split_uri
-from mozagg2bq_assets.model.partitions import Partition, Stage
+from mozagg2bq_assets.model.files import StoredFile, describe
+from mozagg2bq_assets.model.partitions import DayRange, Partition, Stage
 from mozagg2bq_assets.model.tables import AggregateType
 from mozagg2bq_assets.settings import LakeSettings
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import ObjectIdentifierTypeDef
 
 MANIFEST = "manifest.json"
 TRANSFERS = 8
+DELETED_AT_ONCE = 1000  # S3 takes no more
 
 
 class ListedObject(NamedTuple):
@@ -91,9 +94,11 @@ class Lake:
             raise DataError(f"s3://{self.bucket}/{key}: damaged manifest: it is that of {manifest.partition}")
         return cast(AnyManifest, manifest)
 
-    def manifests(self, kind: type[AnyManifest], aggregate_type: AggregateType) -> dict[date, Attempt[AnyManifest]]:
-        """The manifest of every day, or what is wrong with it."""
-        days = [day for key in self.objects(kind.of, aggregate_type) if (day := _day_of_manifest(key))]
+    def manifests(
+        self, kind: type[AnyManifest], aggregate_type: AggregateType, objects: Iterable[str], wanted: DayRange
+    ) -> dict[date, Attempt[AnyManifest]]:
+        """The manifest of every wanted day, or what is wrong with it; `objects` are the keys that `objects` gives."""
+        days = [day for key in objects if (day := _day_of_manifest(key)) and day in wanted]
         with ThreadPoolExecutor(TRANSFERS) as pool:
             found = pool.map(lambda day: self._read_or_error(kind, Partition(aggregate_type, day)), days)
         return {day: manifest for day, manifest in zip(days, found, strict=True) if manifest}
@@ -156,10 +161,16 @@ class Lake:
                     yield ListedObject(item["Key"], item["Size"], item["LastModified"])
 
     def delete(self, keys: Iterable[str]) -> None:
-        """Remove objects. One that is gone already is no error."""
-        with s3_errors(self.bucket):
-            for key in keys:
-                self.client.delete_object(Bucket=self.bucket, Key=key)
+        """Remove objects, a thousand with each request. One that is gone already is no error."""
+        for batch in _batched(keys, DELETED_AT_ONCE):
+            objects: list[ObjectIdentifierTypeDef] = [{"Key": key} for key in batch]
+            with s3_errors(self.bucket):
+                answer = self.client.delete_objects(Bucket=self.bucket, Delete={"Objects": objects, "Quiet": True})
+            if errors := answer.get("Errors"):
+                raise UserError(
+                    f"S3, bucket {self.bucket}: {len(errors)} of {len(batch)} objects were not deleted, the first,"
+                    f" {errors[0].get('Key')}, for {errors[0].get('Code')}; check the account's rights"
+                )
 
     def _upload(self, path: Path, key: str) -> None:
         with s3_errors(self.bucket):
@@ -170,6 +181,13 @@ class Lake:
             return self.read(kind, partition)
         except DataError as error:
             return error
+
+
+def _batched(items: Iterable[str], size: int) -> Iterator[list[str]]:
+    """Lists of so many items, as itertools.batched of Python 3.12."""
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
 
 
 def _day_of_manifest(key: str) -> date | None:

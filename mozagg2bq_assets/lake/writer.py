@@ -13,8 +13,8 @@ from uuid import uuid4
 
 from mozagg2bq_assets.errors import DataError, OperatorError, UserError
 from mozagg2bq_assets.lake.manifest import AnyManifest, StageManifest
-from mozagg2bq_assets.lake.store import MANIFEST, Lake
-from mozagg2bq_assets.model.partitions import Partition
+from mozagg2bq_assets.lake.store import MANIFEST, Lake, ListedObject
+from mozagg2bq_assets.model.partitions import Partition, Stage
 from mozagg2bq_assets.model.runs import Run
 
 
@@ -49,7 +49,8 @@ class LakeWriter:
         """
         folder = self.lake.key(manifest.of, manifest.partition.path, manifest.version)
         self.lake.upload(paths, folder)
-        self._check_files(manifest, folder)
+        listed = self._listed(manifest.of, manifest.partition)
+        self._check_files(manifest, folder, listed)
         if datetime.now(UTC) - self.started_at > timedelta(hours=self.max_hours):
             raise UserError(
                 f"the run has taken more than {self.max_hours:g} hours, so others may have removed what it stored:"
@@ -57,24 +58,37 @@ class LakeWriter:
             )
         replaced = self._visible_version(type(manifest), manifest.partition)
         self.lake.publish(manifest)
-        return self.clean_up(manifest, replaced)
+        return self._clean_up_or_warn(manifest, listed, replaced)
 
-    def clean_up(self, manifest: StageManifest, replaced: str | None = None) -> str | None:
-        """Remove the version that was replaced, and those left behind by runs that have ended.
+    def clean_up(self, manifest: StageManifest) -> str | None:
+        """Remove versions left behind by runs that have ended.
 
         Returns a warning where that fails: what is committed is good all the same, also where somebody has not given
         the right to delete, and the next commit cleans up what this one has left.
         """
         try:
-            self._clean_up(manifest, replaced)
+            listed = self._listed(manifest.of, manifest.partition)
         except OperatorError as error:
-            return f"replaced or abandoned versions could not be removed from the lake: {error}"
+            return _not_removed(error)
+        return self._clean_up_or_warn(manifest, listed, None)
+
+    def _clean_up_or_warn(
+        self, manifest: StageManifest, listed: Sequence[ListedObject], replaced: str | None
+    ) -> str | None:
+        try:
+            self._clean_up(manifest, listed, replaced)
+        except OperatorError as error:
+            return _not_removed(error)
         return None
 
-    def _clean_up(self, manifest: StageManifest, replaced: str | None) -> None:
+    def _listed(self, stage: Stage, partition: Partition) -> list[ListedObject]:
+        """The objects of a partition's stage; some stores list others too."""
+        folder = self.lake.key(stage, partition.path) + "/"
+        return [found for found in self.lake.list(folder) if found.key.startswith(folder)]
+
+    def _clean_up(self, manifest: StageManifest, listed: Sequence[ListedObject], replaced: str | None) -> None:
         """What is visible is asked after the listing, as another run may have committed meanwhile."""
         folder = self.lake.key(manifest.of, manifest.partition.path) + "/"
-        listed = [found for found in self.lake.list(folder) if found.key.startswith(folder)]
         visible = self._visible_version(type(manifest), manifest.partition)
         if visible is not None:
             self.lake.delete(
@@ -92,8 +106,8 @@ class LakeWriter:
             return None
         return None if manifest is None else manifest.version
 
-    def _check_files(self, manifest: StageManifest, folder: str) -> None:
-        stored = {found.key: found.size for found in self.lake.list(f"{folder}/")} if manifest.files else {}
+    def _check_files(self, manifest: StageManifest, folder: str, listed: Sequence[ListedObject]) -> None:
+        stored = {found.key: found.size for found in listed}
         for file in manifest.files:
             key = f"{folder}/{file.name}"
             if stored.get(key) != file.size:
@@ -108,6 +122,10 @@ class LakeWriter:
         if running is None:
             return datetime.now(UTC) - stored_at > 2 * timedelta(hours=self.max_hours)
         return not running
+
+
+def _not_removed(error: OperatorError) -> str:
+    return f"replaced or abandoned versions could not be removed from the lake: {error}"
 
 
 def new_version(run_id: str) -> str:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Protocol, TypeAlias
 
 from mozagg2bq_assets.errors import Attempt, OperatorError, UserError
-from mozagg2bq_assets.lake.files import StoredFile, describe
 from mozagg2bq_assets.model.counts import ChannelCounts, TableCounts, UnmappedKeys
+from mozagg2bq_assets.model.files import StoredFile, describe
 from mozagg2bq_assets.model.partitions import Partition
 from mozagg2bq_assets.model.tables import SourceTable
 from mozagg2bq_assets.parquet.writer import PARQUET_FILE, ParquetFile, write_parquet

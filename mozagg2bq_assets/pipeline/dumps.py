@@ -21,6 +21,7 @@ from mozagg2bq_assets.postgres.archive import (
     complete_entries,
     list_archive,
     open_archive,
+    read_definitions,
     table_columns,
 )
 
@@ -62,8 +63,8 @@ class CommittedDump:
         return self.manifest.rows
 
     def archive(self) -> PartitionArchive:
-        """The local copy, or one that is fetched now. Raises DataError for what is not as the manifest says."""
-        if self.local and self.local.version == self.manifest.version:
+        """The local copy while it is there, or one that is fetched now. Raises DataError for what is damaged."""
+        if self.local and self.local.version == self.manifest.version and self.local.archive.directory.exists():
             return self.local.archive
         self._fetch()
         return open_archive(self.directory, self.partition)
@@ -79,7 +80,7 @@ class CommittedDump:
         files = {file.name.split(".")[0]: file for file in self.manifest.files if file.name not in (TOC, LIST)}
         if files.keys() != tables.keys() or {table.name for table in tables.values()} != self.rows.keys():
             raise DataError(f"{self.lake.uri(self.manifest)}: its files, its list and its manifest do not agree")
-        columns = table_columns(self.directory, tables.values())
+        columns = table_columns(self.directory, read_definitions(self.directory), tables.values())
         folder = self.lake.key(self.manifest.of, self.partition.path, self.manifest.version)
         return [
             SourceFile(

@@ -1,20 +1,24 @@
 """Partitions through their stages, one result at a time.
 
-The stages run side by side: while one partition is loaded, the next is committed, the one after it converted, and
-another dumped or uploaded. Between two stages waits one partition, so memory does not grow with a run. On disk are the
-days of one pg_dump; an engine that takes all dumps before it begins, as Spark does, holds their lists.
+The days of a run are dumped in parts. While one part is committed, converted and loaded, the next is dumped; while one
+day is converted, and each takes all of the machine, several are on their way to S3 and BigQuery, which is waiting for
+the most part. Results come as the stages end.
+
+On disk are at most two parts, as dumps, and the Parquet files that are on their way: files go as soon as nothing needs
+them. An engine that takes all dumps before it begins, as Spark does, holds their lists.
 """
 
 import shutil
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Event
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from mozagg2bq_assets.errors import Attempt, Cancelled, OperatorError
 from mozagg2bq_assets.lake.manifest import DumpManifest, ParquetManifest
@@ -24,22 +28,26 @@ from mozagg2bq_assets.parquet.converter import Converted, Converter, Engine
 from mozagg2bq_assets.parquet.writer import ParquetFile
 from mozagg2bq_assets.patience import Patience
 from mozagg2bq_assets.pipeline.dumps import CommittedDump, LocalDump
+from mozagg2bq_assets.pipeline.parts import PartsOnDisk
 from mozagg2bq_assets.pipeline.result import StageResult
 from mozagg2bq_assets.pipeline.stages import LocalParquet, Stages
 from mozagg2bq_assets.postgres.connection import Postgres
 from mozagg2bq_assets.postgres.dump import Dumper, PartitionDump
+from mozagg2bq_assets.postgres.pg_dump import JOBS
 
 if TYPE_CHECKING:
     from mozagg2bq_assets.bigquery.warehouse import Warehouse
 
 Item = TypeVar("Item")
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
 class Services:
-    """What the stages work with, and seconds that a step waits for one of them that is away.
+    """What the stages work with. A service that no selected stage needs may be None.
 
-    A service that no selected stage needs may be None.
+    A step waits `patience_seconds` for one of them that is away. So many connections read the source, and so many
+    partitions at once are on their way to S3, and as many to BigQuery.
     """
 
     writer: LakeWriter
@@ -47,6 +55,8 @@ class Services:
     converter: Converter | None = None
     warehouse: "Warehouse | None" = None
     patience_seconds: float = 0
+    dump_jobs: int = JOBS
+    in_flight: int = 8
 
 
 def ingest(
@@ -66,7 +76,16 @@ def ingest(
     """
     cancelled = Event()
     patience = Patience(services.patience_seconds, progress, cancelled)
-    flow = _Flow(partitions, stages, services, directory, Stages(services.writer, attempt), progress, patience)
+    flow = _Flow(
+        partitions,
+        stages,
+        services,
+        directory,
+        Stages(services.writer, attempt),
+        progress,
+        patience,
+        PartsOnDisk(cancelled),
+    )
     with ThreadPoolExecutor(1, "ingest") as pool:
         work = pool.submit(flow.run)
         work.add_done_callback(lambda _: flow.results.put(None))
@@ -98,6 +117,7 @@ class _Flow:
     stages: Stages
     progress: Callable[[str], None]
     patience: Patience
+    on_disk: PartsOnDisk
     results: "SimpleQueue[StageResult | None]" = field(default_factory=SimpleQueue)
 
     def run(self) -> None:
@@ -105,32 +125,43 @@ class _Flow:
         works: Iterator[_Work] = map(_Work, self.partitions)
         try:
             if Stage.RAW_DUMP in self.selected:
-                works = _ahead(self._dump(_needed(self.services.source)))
+                works = self._done(Stage.RAW_DUMP, self._dumps(_needed(self.services.source)))
             if Stage.PARQUET in self.selected:
-                works = self._convert(works, _needed(self.services.converter))
+                works = self._done(Stage.PARQUET, self._conversions(works, _needed(self.services.converter)))
             if Stage.BIGQUERY_TABLE in self.selected:
-                works = self._load(_ahead(works), _needed(self.services.warehouse))
+                works = self._done(Stage.BIGQUERY_TABLE, self._loads(works, _needed(self.services.warehouse)))
             deque(works, maxlen=0)
         except BaseException:
             self.patience.cancelled.set()
             raise
 
-    def _dump(self, source: Postgres) -> Iterator[_Work]:
-        """Dump and commit; what a run that this one continues has committed is not dumped again."""
-        resumed = {
-            partition: self.patience.call(partial(self.stages.resumed_dump, partition)) for partition in self.partitions
-        }
-        missing = [partition for partition, result in resumed.items() if result is None]
-        dumper = Dumper(source, self.directory / Stage.RAW_DUMP, self.progress, self.patience)
-        dumps = dumper.dump(missing) if missing else iter(())
-        for partition, result in resumed.items():
-            if result is not None:
-                self._report(result)
-                yield _Work(partition)
+    def _done(self, stage: Stage, steps: "Iterator[_Step]") -> Iterator[_Work]:
+        """Take the steps of a stage, some at once, and give on the partitions that did not fail."""
+        works = _side_by_side(partial(self._take, stage), steps, self.services.in_flight)
+        return (work for work in works if work is not None)
+
+    def _dumps(self, source: Postgres) -> "Iterator[_Step]":
+        """What a run that this one continues has committed is not dumped again."""
+        resume = partial(self._patiently, self.stages.resumed_dump)
+        missing = []
+        for partition, result in _side_by_side(resume, iter(self.partitions), self.services.in_flight):
+            if result is None:
+                missing.append(partition)
             else:
-                _, dump = next(dumps)
-                commit = dump if isinstance(dump, OperatorError) else partial(self._commit_dump, partition, dump)
-                yield from self._step(partition, Stage.RAW_DUMP, commit)
+                yield partition, partial(_pass_on, result, _Work(partition))
+        if missing:
+            folder = self.directory / Stage.RAW_DUMP
+            dumper = Dumper(source, folder, self.progress, self.patience, self.services.dump_jobs)
+            for part in dumper.parts(missing):
+                self.on_disk.enter(part)
+                for partition, dump in dumper.dump_part(part):
+                    yield (
+                        partition,
+                        dump if isinstance(dump, OperatorError) else partial(self._commit_dump, partition, dump),
+                    )
+
+    def _patiently(self, step: Callable[[Partition], Made], partition: Partition) -> tuple[Partition, Made]:
+        return partition, self.patience.call(partial(step, partition))
 
     def _commit_dump(self, partition: Partition, dump: PartitionDump | None) -> tuple[StageResult, _Work]:
         if dump is None or not dump.rows.total:
@@ -139,18 +170,13 @@ class _Flow:
         result, manifest = self.stages.commit_dump(dump)
         return result, _Work(partition, LocalDump(manifest.version, dump.archive))
 
-    def _convert(self, works: Iterator[_Work], converter: Converter) -> Iterator[_Work]:
-        """Convert and commit; while one file is committed, the next is being made."""
-        for partition, commit in _ahead(self._converted(works, converter)):
-            yield from self._step(partition, Stage.PARQUET, commit)
-
-    def _converted(self, works: Iterator[_Work], converter: Converter) -> Iterator[tuple[Partition, Attempt["_Step"]]]:
+    def _conversions(self, works: Iterator[_Work], converter: Converter) -> "Iterator[_Step]":
         """Convert what has to be, and yield what is left to do for each partition, in the order of the conversions."""
-        others: deque[tuple[Partition, Attempt[_Step]]] = deque()
+        others: deque[_Step] = deque()
         dumps: dict[Partition, CommittedDump] = {}
 
         def to_convert() -> Iterator[CommittedDump]:
-            for work in works:
+            for work in _ahead(works):
                 try:
                     dump = self.patience.call(partial(self._dump_to_convert, work))
                 except OperatorError as error:
@@ -161,6 +187,8 @@ class _Flow:
                 else:
                     dumps[work.partition] = dump
                     yield dump
+                    # The engine has converted it, or knows where its executors find it.
+                    self._remove(Stage.RAW_DUMP, work.partition)
 
         for partition, outcome in converter.convert(to_convert()):
             yield from _drained(others)
@@ -179,45 +207,54 @@ class _Flow:
         return self.stages.resumed_parquet(manifest) or dump
 
     def _commit_parquet(self, dump: CommittedDump, converted: Converted, engine: Engine) -> tuple[StageResult, _Work]:
-        shutil.rmtree(dump.directory, ignore_errors=True)
         result, manifest = self.stages.commit_parquet(dump.manifest, converted, engine)
         local = LocalParquet(manifest.version, converted.path) if isinstance(converted, ParquetFile) else None
         return result, _Work(dump.partition, parquet=local)
 
-    def _load(self, works: Iterator[_Work], warehouse: "Warehouse") -> Iterator[_Work]:
+    def _loads(self, works: Iterator[_Work], warehouse: "Warehouse") -> "Iterator[_Step]":
         for work in works:
-            yield from self._step(work.partition, Stage.BIGQUERY_TABLE, partial(self._load_one, work, warehouse))
+            yield work.partition, partial(self._load, work, warehouse)
 
-    def _load_one(self, work: _Work, warehouse: "Warehouse") -> tuple[StageResult, _Work]:
+    def _load(self, work: _Work, warehouse: "Warehouse") -> tuple[StageResult, _Work]:
         folder = self._folder(Stage.BIGQUERY_TABLE, work.partition)
         return self.stages.load(warehouse, work.partition, work.parquet, folder), work
 
-    def _step(self, partition: Partition, stage: Stage, step: Attempt["_Step"]) -> Iterator[_Work]:
-        """Do it and report what it did; gives the partition on to the next stage, unless it failed."""
+    def _take(self, stage: Stage, step: "_Step") -> _Work | None:
+        """Take a step and report what it did; None where it failed."""
+        partition, action = step
         try:
-            if isinstance(step, OperatorError):
-                raise step
-            result, work = self.patience.call(step)
+            if isinstance(action, OperatorError):
+                raise action
+            result, work = self.patience.call(action)
         except OperatorError as error:
             self._report(StageResult(partition, stage, error=error))
-        else:
-            self._report(result)
-            yield work
+            return None
+        except BaseException:
+            # Others may wait for room on the disk, or for a service.
+            self.patience.cancelled.set()
+            raise
+        self._report(result)
+        return work
 
     def _report(self, result: StageResult) -> None:
         if result.error is not None or result.stage == self.selected[-1]:
             for stage in Stage:
-                shutil.rmtree(self._folder(stage, result.partition), ignore_errors=True)
+                self._remove(stage, result.partition)
         self.results.put(result)
         if self.patience.cancelled.is_set():
             raise Cancelled
+
+    def _remove(self, stage: Stage, partition: Partition) -> None:
+        shutil.rmtree(self._folder(stage, partition), ignore_errors=True)
+        if stage is Stage.RAW_DUMP:
+            self.on_disk.leave(partition)
 
     def _folder(self, stage: Stage, partition: Partition) -> Path:
         return self.directory / stage / partition.path
 
 
 # What a stage has to do for one partition: its result, and what the next stage gets.
-_Step: TypeAlias = Callable[[], tuple[StageResult, _Work]]
+_Step: TypeAlias = tuple[Partition, Attempt[Callable[[], tuple[StageResult, _Work]]]]
 
 
 def _pass_on(result: StageResult, work: _Work) -> tuple[StageResult, _Work]:
@@ -226,11 +263,33 @@ def _pass_on(result: StageResult, work: _Work) -> tuple[StageResult, _Work]:
 
 def _ahead(items: Iterator[Item]) -> Iterator[Item]:
     """The same items; while one is used, the next is made in a thread of its own."""
-    with ThreadPoolExecutor(1) as pool:
-        following = pool.submit(next, items, None)
-        while (item := following.result()) is not None:
-            following = pool.submit(next, items, None)
-            yield item
+    return _side_by_side(_itself, items, 1)
+
+
+def _side_by_side(make: Callable[[Item], Made], items: Iterable[Item], width: int) -> Iterator[Made]:
+    """What is made of each item, in their order; so many are made at once, while the next item comes.
+
+    Nothing is begun after the first error, which is raised when those before it have been yielded.
+    """
+    iterator = iter(items)
+    with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(width) as several:
+        coming: Future[Item | None] | None = one.submit(next, iterator, None)
+        under_way: deque[Future[Made]] = deque()
+        while coming or under_way:
+            if coming and len(under_way) < width:
+                first: list[Future[Any]] = [coming, *islice(under_way, 1)]
+                wait(first, return_when=FIRST_COMPLETED)
+                if coming.done():
+                    item = coming.result()
+                    coming = None if item is None else one.submit(next, iterator, None)
+                    if item is not None:
+                        under_way.append(several.submit(make, item))
+                    continue
+            yield under_way.popleft().result()
+
+
+def _itself(item: Item) -> Item:
+    return item
 
 
 def _drained(items: deque[Item]) -> Iterator[Item]:

@@ -74,10 +74,12 @@ def reconcile(
             tables.setdefault(table.day, []).append(name)
         elif not count_source:
             report.notes.append(f"{name}: outside the partitions, which begin at {wanted.start} and end with yesterday")
-    dumps = lake.manifests(DumpManifest, aggregate_type)
-    parquets = lake.manifests(ParquetManifest, aggregate_type)
-    loads = lake.manifests(LoadManifest, aggregate_type)
     objects = {stage: lake.objects(stage, aggregate_type) for stage in Stage}
+    dumps, parquets, loads = (
+        lake.manifests(DumpManifest, aggregate_type, objects[Stage.RAW_DUMP], wanted),
+        lake.manifests(ParquetManifest, aggregate_type, objects[Stage.PARQUET], wanted),
+        lake.manifests(LoadManifest, aggregate_type, objects[Stage.BIGQUERY_TABLE], wanted),
+    )
     loaded = warehouse.count_days(aggregate_type, wanted)
     for day in wanted:
         if count_source or day in tables.keys() | dumps.keys() | parquets.keys() | loaded.keys():

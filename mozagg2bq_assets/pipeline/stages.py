@@ -8,7 +8,7 @@ counts differ).
 import re
 import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from mozagg2bq_assets.lake.files import StoredFile, describe
 from mozagg2bq_assets.lake.manifest import (
     AnyManifest,
     DumpDetails,
@@ -29,6 +28,7 @@ from mozagg2bq_assets.lake.manifest import (
 )
 from mozagg2bq_assets.lake.writer import LakeWriter, new_version
 from mozagg2bq_assets.model.counts import ChannelCounts, UnmappedKeys, check_counts
+from mozagg2bq_assets.model.files import StoredFile, describe
 from mozagg2bq_assets.model.partitions import Partition, Stage
 from mozagg2bq_assets.parquet.converter import Converted, Engine
 from mozagg2bq_assets.parquet.reader import count_channels, preview
@@ -71,7 +71,11 @@ class Stages:
             pg_dump=_version_of("pg_dump"),
         )
         manifest = DumpManifest(
-            **self._common(dump.archive.partition, dump.taken_at.date(), map(describe, dump.archive.paths)),
+            **self._common(
+                dump.archive.partition,
+                dump.taken_at.date(),
+                [*map(describe, dump.archive.tables_of_contents), *dump.files],
+            ),
             rows=dump.rows,
             details=details,
         )
@@ -107,7 +111,7 @@ class Stages:
     ) -> StageResult:
         """Load the committed Parquet file into its partition of the table, and count the rows there.
 
-        The file is fetched into `directory`, unless `local` is a copy of it.
+        The file is fetched into `directory`, unless `local` is a copy of it. Either goes when BigQuery has its rows.
         """
         started = time.monotonic()
         source = self.writer.lake.read(ParquetManifest, partition)
@@ -126,11 +130,13 @@ class Stages:
         if (done := self._loaded(source, warehouse)) is not None:
             return replace(result, warning=self.writer.clean_up(done))
         is_copy = local is not None and local.version == source.version
-        path = local.path if local and is_copy else self.writer.lake.fetch(source, directory)[0]
-        load_partition(warehouse, partition, path, self._job_id(source), source.rows)
+        # A step that is taken again may have to fetch what has gone.
+        path = local.path if local and is_copy and local.path.exists() else self.writer.lake.fetch(source, directory)[0]
+        result = replace(result, preview=preview(path))
+        load_partition(warehouse, partition, path, self._job_id(source), source.rows, path.unlink)
         manifest = LoadManifest(**self._common(partition, source.ingest_date, ()), rows=source.rows, details=details)
         uncleaned = self.writer.commit(manifest, ())
-        return replace(result, seconds=time.monotonic() - started, preview=preview(path), warning=uncleaned)
+        return replace(result, seconds=time.monotonic() - started, warning=uncleaned)
 
     def without_input(self, kind: type[AnyManifest], partition: Partition, reason: str) -> StageResult:
         """A stage with nothing to work on: what the lake has of that partition stays as it is."""
@@ -204,11 +210,19 @@ def _warning(manifest: StageManifest) -> str | None:
 
 
 def load_partition(
-    warehouse: "Warehouse", partition: Partition, parquet: Path, job_id: str, rows: ChannelCounts
+    warehouse: "Warehouse",
+    partition: Partition,
+    parquet: Path,
+    job_id: str,
+    rows: ChannelCounts,
+    uploaded: Callable[[], None] = lambda: None,
 ) -> None:
-    """Replace a partition by a Parquet file's rows, if the file has those rows, and count them there."""
+    """Replace a partition by a Parquet file's rows, if the file has those rows, and count them there.
+
+    `uploaded` hears when BigQuery has the file.
+    """
     check_counts(str(parquet), rows, count_channels(parquet))
-    warehouse.load(partition, parquet, job_id)
+    warehouse.load(partition, parquet, job_id, uploaded)
     check_counts(f"partition {warehouse.partition_id(partition)}", rows, warehouse.count_partition(partition))
 
 

@@ -8,18 +8,16 @@ import os
 import re
 import subprocess
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from mozagg2bq_assets.errors import DataError, UserError
-from mozagg2bq_assets.model.counts import TableCounts
 from mozagg2bq_assets.model.partitions import Partition
 from mozagg2bq_assets.model.tables import SourceTable
-from mozagg2bq_assets.postgres.copytext import COLUMNS, count_lines
+from mozagg2bq_assets.postgres.copytext import COLUMNS
 from mozagg2bq_assets.postgres.tools import TOOLS_ENVIRONMENT
 
 TOC = "toc.dat"
@@ -62,6 +60,10 @@ class Listing:
     entries: Sequence[Entry]
 
 
+# Types of columns by name, by table.
+Definitions: TypeAlias = Mapping[str, Mapping[str, str]]
+
+
 @dataclass(frozen=True)
 class DataFile:
     """One source table's rows in an archive, and its columns in their order there."""
@@ -89,24 +91,14 @@ class PartitionArchive:
         return dict(Counter(name for file in self.data_files for name in file.columns if name not in COLUMNS))
 
     @property
+    def tables_of_contents(self) -> list[Path]:
+        """What says what it holds."""
+        return [self.directory / TOC, self.directory / LIST]
+
+    @property
     def paths(self) -> list[Path]:
         """Every file of it."""
-        return [self.directory / TOC, self.directory / LIST, *(file.path for file in self.data_files)]
-
-    def count_tables(self) -> TableCounts:
-        """Rows of each table, from reading every file to its end.
-
-        Raises DataError, naming the table, for a file that is not whole or has a row that cannot be converted.
-        """
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            return TableCounts(pool.map(_count_rows, self.data_files))
-
-
-def _count_rows(file: DataFile) -> tuple[str, int]:
-    try:
-        return file.table.name, count_lines(file.path)
-    except DataError as error:
-        raise DataError(f"{file.table.name}: {error}") from error
+        return [*self.tables_of_contents, *(file.path for file in self.data_files)]
 
 
 def list_archive(directory: Path) -> Listing:
@@ -159,7 +151,7 @@ def open_archive(directory: Path, partition: Partition) -> PartitionArchive:
         raise DataError(f"{directory / extra[0]}: not a file of this archive, its list does not name it")
     if not files:
         raise DataError(f"{directory}: no table in it")
-    columns = table_columns(directory, files.values())
+    columns = table_columns(directory, read_definitions(directory), files.values())
     data_files = [DataFile(directory / name, table, columns[table.name]) for name, table in files.items()]
     return PartitionArchive(directory, partition, listing.created, data_files)
 
@@ -190,15 +182,19 @@ def data_file_names(directory: Path, entries: Iterable[Entry], partition: Partit
     return files
 
 
-def table_columns(directory: Path, tables: Collection[SourceTable]) -> dict[str, tuple[str, ...]]:
+def read_definitions(directory: Path) -> Definitions:
+    """The columns of the archive's tables, as it defines them."""
+    only = (f"--use-list={directory / LIST}",) if (directory / LIST).exists() else ()
+    script = _pg_restore(directory, "--section=pre-data", "--file=-", *only)
+    return {name.strip('"'): _defined_columns(columns) for name, columns in _DEFINITION.findall(script)}
+
+
+def table_columns(directory: Path, defined: Definitions, tables: Collection[SourceTable]) -> dict[str, tuple[str, ...]]:
     """The columns that each of those tables has in the archive, in their order there.
 
     Raises DataError for one without `dimensions jsonb` or `histogram bigint[]`: what the text of a column can hold
     follows from its type, so that need not be asked of every row.
     """
-    only = (f"--use-list={directory / LIST}",) if (directory / LIST).exists() else ()
-    script = _pg_restore(directory, "--section=pre-data", "--file=-", *only)
-    defined = {name.strip('"'): _defined_columns(columns) for name, columns in _DEFINITION.findall(script)}
     for table in tables:
         columns = defined.get(table.name, {})
         if any(columns.get(name) != kind for name, kind in _NEEDED.items()):
@@ -217,20 +213,43 @@ def _defined_columns(definition: str) -> dict[str, str]:
     }
 
 
-def split_off(directory: Path, target: Path, tables: Iterable[SourceTable]) -> None:
-    """Move the data files of some of an archive's tables into a folder of their own, which is an archive by itself.
+@dataclass(frozen=True)
+class CommonArchive:
+    """An archive of several partitions, whose table of contents has been read once."""
 
-    The folder gets a copy of `toc.dat`, and a `toc.list` that `pg_restore --use-list` takes: the tables, their rows and
-    whatever depends on them, in the archive's order.
-    """
-    entries = list_archive(directory).entries
-    names = {table.name for table in tables}
-    data = [entry for entry in entries if entry.table in names]
-    kept = frozenset().union(*(entry.depends_on for entry in data))
-    chosen = [entry for entry in entries if entry in data or entry.dump_id in kept or entry.depends_on & kept]
-    target.mkdir(parents=True)
-    (target / TOC).write_bytes((directory / TOC).read_bytes())
-    (target / LIST).write_text("".join(f"{entry.line}\n" for entry in chosen))
-    for entry in data:
-        for path in directory.glob(f"{entry.dump_id}.dat*"):
-            path.rename(target / path.name)
+    directory: Path
+    listing: Listing
+    definitions: Definitions
+
+    @classmethod
+    def read(cls, directory: Path) -> "CommonArchive":
+        """Raises DataError where pg_restore cannot read it."""
+        return cls(directory, list_archive(directory), read_definitions(directory))
+
+    def split_off(self, partition: Partition, tables: Sequence[SourceTable], target: Path) -> PartitionArchive:
+        """Move the data files of a partition's tables into a folder of their own, which is an archive by itself.
+
+        The folder gets a copy of `toc.dat`, and a `toc.list` that `pg_restore --use-list` takes: the tables, their rows
+        and whatever depends on them, in the archive's order. Raises DataError for a table that is not there, or has not
+        the columns that are needed.
+        """
+        entries, by_name = self.listing.entries, {table.name: table for table in tables}
+        data = {entry.table: entry for entry in entries if entry.table in by_name}
+        if missing := by_name.keys() - data.keys():
+            raise DataError(f"pg_dump left out {min(missing)}")
+        columns = table_columns(self.directory, self.definitions, tables)
+        kept = frozenset().union(*(entry.depends_on for entry in data.values()))
+        own = {entry.dump_id for entry in data.values()} | kept
+        target.mkdir(parents=True)
+        (target / TOC).write_bytes((self.directory / TOC).read_bytes())
+        (target / LIST).write_text(
+            "".join(f"{entry.line}\n" for entry in entries if entry.dump_id in own or entry.depends_on & kept)
+        )
+        files = [
+            DataFile(target / f"{entry.dump_id}.dat.gz", by_name[name], columns[name])
+            for name, entry in data.items()
+            if name is not None
+        ]
+        for file in files:
+            (self.directory / file.path.name).rename(file.path)
+        return PartitionArchive(target, partition, self.listing.created, files)

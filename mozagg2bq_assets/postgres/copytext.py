@@ -4,7 +4,7 @@ import re
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from isal import igzip, isal_zlib
 
@@ -25,35 +25,40 @@ _END = re.compile(rb"(?:^|(?<=\n))\\\.\n{1,3}$")
 _LONGEST_END = 5
 
 
-def row_chunks(path: Path) -> Generator[bytes, None, None]:
-    """A data file's rows as text, in chunks of whole rows.
+class Readable(Protocol):
+    """What text is read from."""
 
-    Raises DataError for damaged gzip data, for a row of more than MAX_ROW_BYTES, and where there is no end marker at
-    the end: not before the last chunk.
+    def read(self, size: int, /) -> bytes:
+        """The next bytes."""
+
+
+def row_chunks(path: Path) -> Generator[bytes, None, None]:
+    """A data file's rows, in chunks of whole rows. Raises DataError as `whole_rows`, and for damaged gzip data."""
+    with _opened(path) as text:
+        yield from whole_rows(text, path.name)
+
+
+def whole_rows(text: Readable, name: str) -> Iterator[bytes]:
+    """The rows of COPY text, in chunks of whole rows; `name` is for messages.
+
+    Raises DataError for a row of more than MAX_ROW_BYTES, and where there is no end marker at the end: not before the
+    last chunk.
     """
     parts: list[bytes] = []
-    with _opened(path) as text:
-        while chunk := text.read(CHUNK):
-            # Keep the last bytes back: they may be the beginning of the end marker.
-            if end := chunk.rfind(b"\n", 0, -_LONGEST_END) + 1:
-                yield b"".join((*parts, chunk[:end]))
-                parts.clear()
-            parts.append(chunk[end:])
-            if len(parts) > MAX_ROW_BYTES // CHUNK:
-                raise DataError(
-                    f"{path.name}: a row of more than {MAX_ROW_BYTES // 2**20} MiB, which cannot be converted"
-                )
+    while chunk := text.read(CHUNK):
+        # Keep the last bytes back: they may be the beginning of the end marker.
+        if end := chunk.rfind(b"\n", 0, -_LONGEST_END) + 1:
+            yield b"".join((*parts, chunk[:end]))
+            parts.clear()
+        parts.append(chunk[end:])
+        if len(parts) > MAX_ROW_BYTES // CHUNK:
+            raise DataError(f"{name}: a row of more than {MAX_ROW_BYTES // 2**20} MiB, which cannot be converted")
     last = b"".join(parts)
     marker = _END.search(last)
     if marker is None:
-        raise DataError(f"{path.name}: the end marker is missing; the file is cut short")
+        raise DataError(f"{name}: the end marker is missing; the file is cut short")
     if marker.start():
         yield last[: marker.start()]
-
-
-def count_lines(path: Path) -> int:
-    """Rows of a data file, which is read to its end. Raises DataError as `row_chunks` does."""
-    return sum(chunk.count(b"\n") for chunk in row_chunks(path))
 
 
 def rows(path: Path) -> Iterator[bytes]:

@@ -1,8 +1,9 @@
 """Dump the source tables of some partitions, and count them in the very snapshot that is dumped.
 
-One pg_dump takes as many partitions as the server's lock table bears; `pg_dump` runs it.
+Partitions are dumped in parts, one snapshot and one pg_dump a part; `pg_dump` runs it, `compress` takes its files.
 """
 
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,16 +19,22 @@ from psycopg import sql
 
 from mozagg2bq_assets.errors import Attempt, Cancelled, DataError, OperatorError, TransientError, UserError
 from mozagg2bq_assets.model.counts import TableCounts, check_counts
+from mozagg2bq_assets.model.files import StoredFile
 from mozagg2bq_assets.model.partitions import Partition
 from mozagg2bq_assets.model.tables import SourceTable
 from mozagg2bq_assets.patience import Patience
-from mozagg2bq_assets.postgres.archive import PartitionArchive, open_archive, split_off
+from mozagg2bq_assets.postgres.archive import CommonArchive, PartitionArchive
 from mozagg2bq_assets.postgres.cancellation import ended_early
+from mozagg2bq_assets.postgres.compress import CompressedFile, Compressor, compressor
 from mozagg2bq_assets.postgres.connection import Postgres, postgres_error
-from mozagg2bq_assets.postgres.pg_dump import LOCK_WAIT_SECONDS, run_pg_dump
-from mozagg2bq_assets.postgres.tables import count_table, group_by_partition, list_tables
+from mozagg2bq_assets.postgres.pg_dump import JOBS, LOCK_WAIT_SECONDS, run_pg_dump
+from mozagg2bq_assets.postgres.tables import count_table, group_by_partition, list_tables, sum_sizes
 from mozagg2bq_assets.postgres.turn import reading_turn
 
+# Three full days. Many small ones go together, as each pg_dump costs seconds in a large catalog.
+PART_TABLES = 300
+# A table's bytes in PostgreSQL against those of its compressed rows: six in practice.
+SMALLER = 3
 # A trimming job drops a hundred tables at a time, which may happen between a listing and the locks.
 LISTINGS = 5
 
@@ -37,12 +44,13 @@ class PartitionDump:
     """A partition's archive, which has the rows that the source said it had.
 
     `rows` counts each table in the archive, `source_rows` in the dumped snapshot, which was taken at `taken_at` (UTC)
-    and held for `held_seconds`; `seconds` is the partition's share of the dump.
+    and held for `held_seconds`; `files` are the data files; `seconds` is the partition's share of the dump.
     """
 
     archive: PartitionArchive
     rows: TableCounts
     source_rows: TableCounts
+    files: Sequence[StoredFile]
     snapshot: str
     taken_at: datetime
     held_seconds: float
@@ -50,25 +58,62 @@ class PartitionDump:
 
 
 @dataclass(frozen=True)
+class _Taken:
+    """What was dumped together: the tables, their rows in the snapshot, and how long that was held."""
+
+    tables: Sequence[SourceTable]
+    source_rows: TableCounts
+    snapshot: str
+    at: datetime
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Dumper:
-    """Where to dump from and to, who hears pg_dump's messages, and how often it is tried while the source is away."""
+    """Where to dump from and to, by how many connections, who hears what is said, and the patience with the source."""
 
     source: Postgres
     directory: Path
     progress: Callable[[str], None] = lambda _: None
     patience: Patience = field(default_factory=Patience)
+    jobs: int = JOBS
 
     def dump(self, partitions: Sequence[Partition]) -> Iterator[tuple[Partition, Attempt[PartitionDump | None]]]:
-        """Dump each partition into `directory/TYPE/YYYYMMDD`; None where the source has no tables of it.
+        """Dump all parts of them, as `dump_part` says. Raises OperatorError where the source cannot be listed."""
+        for part in self.parts(partitions):
+            yield from self.dump_part(part)
 
-        Takes as many partitions into one pg_dump as the server's lock table bears, and yields them, in their order,
-        before it begins the next. If a pg_dump fails, its partitions are dumped one by one, so that one that cannot be
-        dumped costs no other: it has its error in the place of its dump. Raises OperatorError where the source cannot
-        be listed, and Cancelled.
+    def parts(self, partitions: Sequence[Partition]) -> list[list[Partition]]:
+        """Partitions, in their order, as one pg_dump takes them: for few tables, and what the lock table bears.
+
+        A pg_dump begins by reading the whole catalog. What is dumped together is on this machine's disk together.
         """
         tables, limit = self.patience.call(partial(self._plan, partitions))
-        for part in _parts(partitions, tables, limit):
-            yield from self._dump_part(part)
+        return list(_parts(partitions, tables, min(limit, PART_TABLES)))
+
+    def dump_part(self, part: Sequence[Partition]) -> Iterator[tuple[Partition, Attempt[PartitionDump | None]]]:
+        """Dump partitions into `directory/TYPE/YYYYMMDD`, with one pg_dump; None where the source has no tables of one.
+
+        If that fails, those whose table it names have the error in the place of a dump, and the others are dumped once
+        more; one by one, where no table is named. Raises Cancelled.
+        """
+        try:
+            dumps = self.patience.call(partial(self._dump_together, part))
+        except TransientError as error:  # each would meet the same
+            yield from ((partition, error) for partition in part)
+        except OperatorError as error:
+            failed = _named(error, part) or part
+            if len(part) == 1 or len(failed) < len(part):
+                yield from ((partition, error) for partition in failed)
+                others = [[partition for partition in part if partition not in failed]]
+            else:
+                others = [[partition] for partition in part]
+            if others := [each for each in others if each]:
+                self.progress(f"the dump of {len(part)} days failed, so others are dumped once more: {error}")
+            for other in others:
+                yield from self.dump_part(other)
+        else:
+            yield from ((partition, dumps.get(partition)) for partition in part)
 
     def _plan(self, partitions: Sequence[Partition]) -> tuple[Mapping[Partition, Sequence[SourceTable]], int]:
         """The tables of each partition, and how many one pg_dump may take."""
@@ -78,65 +123,57 @@ class Dumper:
         except psycopg.Error as error:
             raise postgres_error(error) from error
 
-    def _dump_part(self, part: Sequence[Partition]) -> Iterator[tuple[Partition, Attempt[PartitionDump | None]]]:
-        try:
-            dumps = self.patience.call(partial(self._dump_together, part))
-        except TransientError as error:  # one by one, each would meet the same
-            yield from ((partition, error) for partition in part)
-        except OperatorError as error:
-            if len(part) == 1:
-                yield part[0], error
-                return
-            self.progress(f"the dump of {len(part)} days failed, so they are dumped one by one: {error}")
-            for partition in part:
-                yield from self._dump_part([partition])
-        else:
-            yield from ((partition, dumps.get(partition)) for partition in part)
-
     def _dump_together(self, part: Sequence[Partition]) -> dict[Partition, Attempt[PartitionDump]]:
         """One pg_dump for all of them. Raises OperatorError or Cancelled, and then leaves nothing behind."""
-        together = self.directory / "together"
-        self.directory.mkdir(parents=True, exist_ok=True)
-        try:
-            turn = reading_turn(self.source, self.progress, self.patience.cancelled)
-            with turn, self.source.connect() as connection:
-                started = time.monotonic()
-                with ended_early(self.patience.cancelled, connection.cancel):
-                    tables = _lock_tables(connection, part)
-                if not tables:
-                    return {}
-                snapshot = _export_snapshot(connection)
-                taken_at = datetime.now(UTC)
-                with ThreadPoolExecutor(1) as pool:
-                    counts = pool.submit(self._count_tables, snapshot, tables)
-                    try:
-                        run_pg_dump(self.source, snapshot, part, together, self.progress, self.patience.cancelled)
-                    except UserError:
-                        connection.execute("SELECT 1")  # raises where the server has ended this session too
-                        raise
-                    source_rows = counts.result()
-            held = time.monotonic() - started
-            archives = _split(together, self.directory, tables)
-            counted = [(archive, archive.count_tables()) for archive in archives]
-            per_table = (time.monotonic() - started) / len(tables)
-            return {
-                archive.partition: _checked_dump(
-                    PartitionDump(
-                        archive, rows, _of(rows, source_rows), snapshot, taken_at, held, per_table * len(rows)
-                    )
-                )
-                for archive, rows in counted
-            }
-        except BaseException as error:
-            for partition in part:
-                shutil.rmtree(self.directory / partition.path, ignore_errors=True)
-            if isinstance(error, psycopg.Error) and self.patience.cancelled.is_set():
-                raise Cancelled from error
-            if isinstance(error, psycopg.Error):
+        with _removed_folder(self.directory / "together") as together, compressor(together) as compress:
+            try:
+                with reading_turn(self.source, self.progress, self.patience.cancelled):
+                    taken = self._take(part, together, compress)
+            except psycopg.Error as error:
+                if self.patience.cancelled.is_set():
+                    raise Cancelled from error
                 raise postgres_error(error) from error
-            raise
-        finally:
-            shutil.rmtree(together, ignore_errors=True)
+            # From here on the source is free for others.
+            return self._split(taken, together, compress.finish()) if taken.tables else {}
+
+    def _take(self, part: Sequence[Partition], together: Path, compress: Compressor) -> _Taken:
+        """Dump and count in one snapshot. Raises psycopg's errors, UserError, TransientError and Cancelled."""
+        started = time.monotonic()
+        with self.source.connect() as connection:
+            with ended_early(self.patience.cancelled, connection.cancel):
+                tables = _lock_tables(connection, part)
+                _check_room(self.directory, sum_sizes(connection, tables))
+            if not tables:
+                return _Taken([], TableCounts(), "", datetime.now(UTC), 0)
+            snapshot, taken_at = _export_snapshot(connection), datetime.now(UTC)
+
+            def hear(message: str) -> None:
+                compress.hear(message)
+                self.progress(message)
+
+            with ThreadPoolExecutor(1) as pool:
+                counts = pool.submit(self._count_tables, snapshot, tables)
+                try:
+                    run_pg_dump(self.source, snapshot, part, together, hear, self.patience.cancelled, self.jobs)
+                except UserError:
+                    connection.execute("SELECT 1")  # raises where the server has ended this session too
+                    raise
+                source_rows = counts.result()
+        return _Taken(tables, source_rows, snapshot, taken_at, time.monotonic() - started)
+
+    def _split(
+        self, taken: _Taken, together: Path, files: Mapping[str, Attempt[CompressedFile]]
+    ) -> dict[Partition, Attempt[PartitionDump]]:
+        common = CommonArchive.read(together)
+        dumps: dict[Partition, Attempt[PartitionDump]] = {}
+        for partition, tables in group_by_partition(taken.tables).items():
+            try:
+                archive = common.split_off(partition, tables, self.directory / partition.path)
+                dumps[partition] = _checked_dump(taken, archive, files)
+            except DataError as error:
+                shutil.rmtree(self.directory / partition.path, ignore_errors=True)
+                dumps[partition] = error
+        return dumps
 
     def _count_tables(self, snapshot: str, tables: Iterable[SourceTable]) -> TableCounts:
         """Rows per table in that snapshot; a transaction each, so that locks do not pile up on the server.
@@ -217,30 +254,49 @@ def _parts(
         yield part
 
 
-def _split(together: Path, directory: Path, tables: Iterable[SourceTable]) -> list[PartitionArchive]:
-    """The common archive as one for each partition. Raises DataError where pg_dump left a table out."""
-    archives = []
-    for partition, its_tables in group_by_partition(tables).items():
-        target = directory / partition.path
-        split_off(together, target, its_tables)
-        archive = open_archive(target, partition)
-        if missing := {table.name for table in its_tables} - {file.table.name for file in archive.data_files}:
-            raise DataError(f"pg_dump left out {min(missing)}")
-        archives.append(archive)
-    return archives
+def _named(error: OperatorError, part: Sequence[Partition]) -> list[Partition]:
+    """Those of the partitions that a table named in the error belongs to."""
+    tables = map(SourceTable.parse, re.findall(r"\w+_\d{8,}", str(error)))
+    named = {Partition.of(table) for table in tables if table}
+    return [partition for partition in part if partition in named]
 
 
-def _of(rows: TableCounts, source_rows: TableCounts) -> TableCounts:
-    return TableCounts({name: source_rows[name] for name in rows})
+def _check_room(directory: Path, size: int) -> None:
+    """Raise TransientError unless the dump of tables of so many bytes finds room; files of other days go meanwhile."""
+    free, needed = shutil.disk_usage(directory).free, size // SMALLER
+    if free < needed:
+        raise TransientError(
+            f"{directory} has {free / 2**20:,.0f} MiB free, and the next dump may take {needed / 2**20:,.0f} MiB:"
+            " free some, or set TMPDIR to another disk"
+        )
 
 
-def _checked_dump(dump: PartitionDump) -> Attempt[PartitionDump]:
-    """The dump if it has each table's rows of the snapshot, else CountMismatch."""
+@contextmanager
+def _removed_folder(path: Path) -> Iterator[Path]:
+    """The path of a folder that somebody makes; it goes when the block ends, and its parent is there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        check_counts(f"dump of {dump.archive.partition.ds_nodash}", dump.source_rows, dump.rows)
-    except OperatorError as error:
-        return error
-    return dump
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _checked_dump(
+    taken: _Taken, archive: PartitionArchive, files: Mapping[str, Attempt[CompressedFile]]
+) -> PartitionDump:
+    """The dump, if it has each table's rows of the snapshot. Raises DataError, naming the table, where it has not."""
+    rows, stored = TableCounts(), list[StoredFile]()
+    for data_file in archive.data_files:
+        name = data_file.table.name
+        found = files[data_file.path.name.split(".")[0]]
+        if isinstance(found, OperatorError):
+            raise DataError(f"{name}: {found}")
+        rows[name] = found.rows
+        stored.append(found.file)
+    source_rows = TableCounts({name: taken.source_rows[name] for name in rows})
+    check_counts(f"dump of {archive.partition.ds_nodash}", source_rows, rows)
+    share = taken.seconds * len(rows) / len(taken.tables)
+    return PartitionDump(archive, rows, source_rows, stored, taken.snapshot, taken.at, taken.seconds, share)
 
 
 def _export_snapshot(connection: psycopg.Connection) -> str:

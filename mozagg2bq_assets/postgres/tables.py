@@ -57,6 +57,16 @@ def group_by_partition(tables: Iterable[SourceTable]) -> dict[Partition, list[So
     return dict(sorted(found.items()))
 
 
+def sum_sizes(connection: psycopg.Connection, tables: Iterable[SourceTable]) -> int:
+    """Bytes that tables take on the server's disk, without their indexes."""
+    names = [table.name for table in tables]
+    query = (
+        "SELECT sum(pg_table_size(oid)) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relname = ANY(%s)"
+    )
+    (size,) = connection.execute(query, [names]).fetchone() or (0,)
+    return int(size or 0)
+
+
 def count_table(connection: psycopg.Connection, table: str) -> int:
     """Rows of one table of schema public, without those of tables that inherit from it."""
     query = sql.SQL("SELECT count(*) FROM ONLY public.{}").format(sql.Identifier(table))

@@ -17,8 +17,8 @@ from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from mozagg2bq_assets.errors import Attempt, DataError, OperatorError
-from mozagg2bq_assets.lake.files import describe
 from mozagg2bq_assets.model.counts import ChannelCounts, TableCounts, UnmappedKeys, check_counts
+from mozagg2bq_assets.model.files import describe
 from mozagg2bq_assets.model.partitions import Partition
 from mozagg2bq_assets.parquet.concatenate import concatenate
 from mozagg2bq_assets.parquet.converter import Converted, Dump, Engine, FileReference, SourceFile

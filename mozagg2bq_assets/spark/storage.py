@@ -7,9 +7,9 @@ from pathlib import Path
 from uuid import uuid4
 
 from mozagg2bq_assets.errors import DataError
-from mozagg2bq_assets.lake.files import describe
 from mozagg2bq_assets.lake.store import Lake
 from mozagg2bq_assets.lake.writer import new_version
+from mozagg2bq_assets.model.files import describe
 from mozagg2bq_assets.model.partitions import Partition, Stage
 from mozagg2bq_assets.parquet.converter import Converted, FileReference, StoredParquet
 from mozagg2bq_assets.parquet.writer import ParquetFile

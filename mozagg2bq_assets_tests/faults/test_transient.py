@@ -139,7 +139,11 @@ def test_s3_key_without_the_right_to_delete(pipeline: Pipeline, s3: HttpProxy, t
     """What is committed is good; a warning says that what was replaced stays."""
     run(pipeline, tmp_path / "first")
     pipeline.source.execute("INSERT INTO build_id_nightly_73_20191201 VALUES ('{}', '{1}')")
-    s3.fail(10**6, lambda r: r.method == "DELETE", Answer(403, b"<Error><Code>AccessDenied</Code></Error>"))
+    s3.fail(
+        10**6,
+        lambda r: r.method == "POST" and "delete" in r.path,
+        Answer(403, b"<Error><Code>AccessDenied</Code></Error>"),
+    )
     writer = LakeWriter(lake_through(s3, pipeline.lake), Run("again", "again"), lambda _: False)
     services = Services(writer, open_source(read_postgres()), DuckDBConverter(tmp_path / "x"), pipeline.warehouse)
     results = list(ingest(PARTITIONS[:1], list(Stage), services, tmp_path / "again"))
@@ -197,7 +201,7 @@ def test_a_load_job_that_fails_for_a_moment(pipeline: Pipeline, service: HttpPro
     service.fault = fault
     said: list[str] = []
     warehouse = warehouse_through(service, pipeline.warehouse)
-    check_exact(pipeline, run(pipeline, tmp_path, said.append, warehouse=warehouse))
+    check_exact(pipeline, run(pipeline, tmp_path, said.append, warehouse=warehouse, in_flight=1))
     first, second = failed
     assert second == f"{first}-1"
     assert any("is away or overloaded: too many" in line for line in said)

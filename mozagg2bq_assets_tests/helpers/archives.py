@@ -4,6 +4,9 @@ import json
 from collections import Counter
 from pathlib import Path
 
+from mozagg2bq_assets.model.counts import TableCounts
+from mozagg2bq_assets.postgres.archive import PartitionArchive
+from mozagg2bq_assets.postgres.copytext import rows
 from mozagg2bq_assets_tests import postgres
 from mozagg2bq_assets_tests.helpers.rows import Rows
 
@@ -19,3 +22,8 @@ def archive_folder(version: str) -> Path:
 def archived_rows(version: str) -> Rows:
     """What the server of that version said its rows were, without their ingest date."""
     return Counter(map(tuple, json.loads((ARCHIVES / version / EXPECTED).read_text())))
+
+
+def counted(archive: PartitionArchive) -> TableCounts:
+    """Rows of each table, from reading every file to its end. Raises DataError for one that is not whole."""
+    return TableCounts({file.table.name: sum(1 for _ in rows(file.path)) for file in archive.data_files})

@@ -3,9 +3,9 @@
 from datetime import UTC, date, datetime
 from pathlib import Path
 
-from mozagg2bq_assets.lake.files import describe
 from mozagg2bq_assets.lake.manifest import ParquetDetails, ParquetManifest
 from mozagg2bq_assets.model.counts import ChannelCounts, UnmappedKey
+from mozagg2bq_assets.model.files import describe
 from mozagg2bq_assets.model.partitions import Partition
 from mozagg2bq_assets.model.runs import Run
 from mozagg2bq_assets.model.tables import AggregateType

@@ -104,12 +104,12 @@ class Pipeline(NamedTuple):
 
 
 def materialized(result: ExecuteInProcessResult) -> dict[str, list[str]]:
-    """Days that were materialized, by stage."""
+    """Days that were materialized, by stage, sorted: several are on their way at once."""
     days: dict[str, list[str]] = {stage: [] for stage in Stage}
     for event in result.get_asset_materialization_events():
         assert event.asset_key is not None
         days[event.asset_key.path[1]].append(str(event.partition))
-    return days
+    return {stage: sorted(its_days) for stage, its_days in days.items()}
 
 
 def checks(result: ExecuteInProcessResult) -> list[AssetCheckEvaluation]:

@@ -17,7 +17,7 @@ from mozagg2bq_assets.lake.manifest import (
 )
 from mozagg2bq_assets.lake.store import Lake
 from mozagg2bq_assets.lake.writer import LakeWriter, new_version
-from mozagg2bq_assets.model.partitions import Partition, Stage
+from mozagg2bq_assets.model.partitions import DayRange, Partition, Stage
 from mozagg2bq_assets.settings import LakeSettings
 from mozagg2bq_assets_tests.helpers.manifests import PARTITION, TYPE, parquet_manifest
 
@@ -45,7 +45,8 @@ def test_round_trip(lake: Lake, path: Path, tmp_path: Path) -> None:
     commit(lake, path, "first")
     second = commit(lake, path, "second")
     assert lake.read(ParquetManifest, PARTITION) == second
-    assert lake.manifests(ParquetManifest, TYPE) == {PARTITION.day: second}
+    objects, wanted = lake.objects(Stage.PARQUET, TYPE), DayRange(PARTITION.day, date(2019, 12, 2))
+    assert lake.manifests(ParquetManifest, TYPE, objects, wanted) == {PARTITION.day: second}
     assert lake.fetch(second, tmp_path / "out")[0].read_bytes() == path.read_bytes()
     assert len(lake.objects(Stage.PARQUET, TYPE)) == 2
 

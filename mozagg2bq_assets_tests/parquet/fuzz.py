@@ -19,18 +19,18 @@ from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 from mozagg2bq_assets.errors import DataError, UserError
-from mozagg2bq_assets.lake.files import describe
 from mozagg2bq_assets.lake.manifest import DumpDetails, DumpManifest
 from mozagg2bq_assets.lake.store import Lake
 from mozagg2bq_assets.lake.writer import LakeWriter, new_version
 from mozagg2bq_assets.model.counts import TableCounts
+from mozagg2bq_assets.model.files import describe
 from mozagg2bq_assets.model.partitions import Partition, Stage
 from mozagg2bq_assets.model.runs import Run
 from mozagg2bq_assets.model.tables import AggregateType
 from mozagg2bq_assets.parquet.writer import write_parquet
 from mozagg2bq_assets.postgres.archive import open_archive
 from mozagg2bq_assets.settings import LakeSettings
-from mozagg2bq_assets_tests.helpers.archives import archive_folder, archived_rows
+from mozagg2bq_assets_tests.helpers.archives import archive_folder, archived_rows, counted
 from mozagg2bq_assets_tests.helpers.rows import FIRST_DAY, Rows, parquet_rows
 
 PARTITION = Partition(AggregateType.BUILD_ID, FIRST_DAY)
@@ -96,7 +96,7 @@ def lake_objects(draw: random.Random, work: Path) -> Iterator[tuple[str, Rows, C
 
 def commit(lake: Lake, paths: list[Path]) -> None:
     """An archive as a version of the lake."""
-    rows = open_archive(paths[0].parent, PARTITION).count_tables()
+    rows = counted(open_archive(paths[0].parent, PARTITION))
     now, run = datetime.now(UTC), Run("fuzz", "fuzz")
     manifest = DumpManifest(
         aggregate_type=PARTITION.aggregate_type,

@@ -5,8 +5,8 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from mozagg2bq_assets.lake.files import describe
 from mozagg2bq_assets.lake.manifest import ParquetManifest
+from mozagg2bq_assets.model.files import describe
 from mozagg2bq_assets.model.partitions import DayRange
 from mozagg2bq_assets.pipeline.report import reports
 from mozagg2bq_assets_tests.cli.test_commands import run

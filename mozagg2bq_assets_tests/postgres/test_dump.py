@@ -20,15 +20,18 @@ from mozagg2bq_assets import patience
 from mozagg2bq_assets.errors import UserError
 from mozagg2bq_assets.local import sample
 from mozagg2bq_assets.local.postgres import VERSION, PostgresServer
+from mozagg2bq_assets.model.files import describe
 from mozagg2bq_assets.model.partitions import Partition
 from mozagg2bq_assets.model.tables import AggregateType, SourceTable
 from mozagg2bq_assets.parquet.writer import write_parquet
 from mozagg2bq_assets.patience import Patience
 from mozagg2bq_assets.postgres import dump as dump_module
+from mozagg2bq_assets.postgres import pg_dump
 from mozagg2bq_assets.postgres.archive import open_archive
 from mozagg2bq_assets.postgres.connection import Postgres
 from mozagg2bq_assets.postgres.dump import Dumper, PartitionDump
 from mozagg2bq_assets.postgres.tables import count_table, list_tables
+from mozagg2bq_assets_tests.helpers.archives import counted
 from mozagg2bq_assets_tests.helpers.engines import dump
 from mozagg2bq_assets_tests.helpers.rows import parquet_rows
 
@@ -420,4 +423,46 @@ def test_a_row_that_cannot_be_converted(
     administrator.execute(f"INSERT INTO {tables[FIRST][0]} VALUES (jsonb_build_object('label', repeat('x', 40000000)))")
     dumps = dict(Dumper(source, tmp_path).dump([FIRST, SECOND]))
     assert isinstance(dumps[SECOND], PartitionDump)
-    assert re.search(rf"{tables[FIRST][0]}: \d+.dat.gz: a row of more than 20 MiB", str(dumps[FIRST]))
+    assert re.search(rf"{tables[FIRST][0]}: \d+.dat: a row of more than 20 MiB", str(dumps[FIRST]))
+
+
+def test_a_table_that_cannot_be_dumped(
+    administrator: psycopg.Connection,
+    tables: dict[Partition, list[str]],
+    source: Postgres,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It costs its day; the others of the part are dumped once more, and together."""
+    runs, run = [], pg_dump.run_pg_dump
+
+    def counted_run(*arguments: Any) -> None:
+        runs.append(arguments[2])
+        run(*arguments)
+
+    monkeypatch.setattr(dump_module, "run_pg_dump", counted_run)
+    administrator.execute("CREATE TABLE build_id_nightly_73_20191203 (dimensions jsonb, histogram bigint[])")
+    administrator.execute("INSERT INTO build_id_nightly_73_20191203 VALUES ('{}', '{1}')")
+    administrator.execute("REVOKE pg_read_all_data FROM telemetry")
+    administrator.execute("GRANT SELECT ON ALL TABLES IN SCHEMA public TO telemetry")
+    administrator.execute(f'REVOKE SELECT ON "{tables[SECOND][0]}" FROM telemetry')
+    try:
+        dumps = dict(Dumper(source, tmp_path).dump([FIRST, SECOND, THIRD]))
+    finally:
+        administrator.execute("GRANT pg_read_all_data TO telemetry")
+    assert tables[SECOND][0] in str(dumps[SECOND])
+    found = [dumps[FIRST], dumps[THIRD]]
+    assert [each.rows.total for each in found if isinstance(each, PartitionDump)] == [250, 1]
+    assert runs == [[FIRST, THIRD]]  # the lock before the dump has found it
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_files_are_compressed(tables: dict[Partition, list[str]], source: Postgres, tmp_path: Path, jobs: int) -> None:
+    """Whatever pg_dump says of them while it works; the manifest's sums are those of the files."""
+    for partition, found in Dumper(source, tmp_path, jobs=jobs).dump([FIRST, SECOND]):
+        assert isinstance(found, PartitionDump)
+        folder = tmp_path / partition.path
+        assert {path.suffix for path in folder.iterdir()} == {".gz", ".dat", ".list"}
+        assert [path.name for path in folder.glob("*.dat")] == ["toc.dat"]
+        assert sorted(found.files, key=str) == sorted(map(describe, folder.glob("*.dat.gz")), key=str)
+        assert counted(open_archive(folder, partition)) == found.rows

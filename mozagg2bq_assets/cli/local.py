@@ -1,57 +1,70 @@
-"""`mozagg2bq local`: the embedded stack by hand."""
+"""`mozagg2bq local`: start, fill and end the embedded stack by hand."""
 
+import math
 import shlex
 import sys
 
 import click
 
+from mozagg2bq_assets.cli.options import debug_option
+from mozagg2bq_assets.local import sample
+from mozagg2bq_assets.local.stack import Stack
 
-@click.group()
-def local() -> None:
-    """The embedded stack: PostgreSQL, S3 and BigQuery on this machine."""
+
+def _check_number(_: click.Context, __: click.Parameter, value: float) -> float:
+    # Of NaN, FloatRange finds it neither below nor above a bound.
+    if math.isnan(value):
+        raise click.BadParameter("nan is not a number.")
+    return value
 
 
-@local.command()
+@click.command()
+@debug_option
 def up() -> None:
-    """Start what does not run yet, and say where it is. It stays until `down`."""
-    from mozagg2bq_assets.local.stack import Stack
+    """Start what does not run yet, and say where it is.
 
+    It stays until `down`.
+    """
     Stack().keep()
     _print_status()
 
 
-@local.command()
+@click.command()
+@debug_option
 def down() -> None:
-    """End what `up` started. The data stay."""
-    from mozagg2bq_assets.local.stack import Stack
-
+    """End what `up` started; the data stay."""
     Stack().down()
 
 
-@local.command()
+@click.command()
+@debug_option
 def status() -> None:
     """Say where each server is; exit 1 unless all run."""
     if not _print_status():
         sys.exit(1)
 
 
-@local.command()
+@click.command()
 @click.option(
-    "--scale", type=click.FloatRange(min=0, min_open=True, max=1), default=0.001, help="Size of a day; a real one is 1."
+    "--scale",
+    type=click.FloatRange(min=0, min_open=True, max=1),
+    default=0.001,
+    show_default=True,
+    callback=_check_number,
+    help="Make days of this size; 1 is as large as real ones.",
 )
+@debug_option
 def seed(scale: float) -> None:
-    """Replace the sample days, 2019-12-01 and after, in the embedded PostgreSQL."""
-    from mozagg2bq_assets.local import sample
-    from mozagg2bq_assets.local.stack import Stack
+    """Replace the sample days in the embedded PostgreSQL.
 
+    They are five days from 2019-12-01 on, and one day of each era before.
+    """
     with Stack().administrator() as connection:
         for name in sample.seed(connection, scale):
             click.echo(name)
 
 
 def _print_status() -> bool:
-    from mozagg2bq_assets.local.stack import Stack
-
     stack = Stack()
     where = stack.status()
     for name, place in where.items():

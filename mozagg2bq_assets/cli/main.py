@@ -1,56 +1,79 @@
-"""The command's entry: which file has which command, and errors as one line."""
+"""The command's entry: which file has which command, and errors in one line."""
 
-import sys
-import traceback
+from collections.abc import Mapping
 from importlib import import_module
+from typing import Any
 
 import click
 
-from mozagg2bq_assets.errors import OperatorError
+from mozagg2bq_assets.cli.options import DEBUG, debug_option
+from mozagg2bq_assets.errors import OperatorError, one_line
 
-# The file of each command, in the order of the help.
-COMMANDS = {
-    "tables": "source",
-    "psql": "source",
-    "dump": "source",
-    "to-parquet": "parquet",
-    "show": "parquet",
-    "load": "load",
-    "verify": "verify",
-    "backfill": "backfill",
-    "local": "local",
-}
+# What DuckDB raises on Ctrl-C, in the place of KeyboardInterrupt.
+INTERRUPTED_QUERY = "Query interrupted"
 
 
 class LazyGroup(click.Group):
-    """Commands that are imported when they are called: what one needs may take longer than what another does."""
+    """Import a command when it is called: what one command needs takes long to import, and others do without it.
 
-    def list_commands(self, _: click.Context) -> list[str]:
-        """Their names."""
-        return list(COMMANDS)
+    `files` has the file of each command, in the order of the help.
+    """
 
-    def get_command(self, _: click.Context, name: str) -> click.Command | None:
-        """The command of that name."""
-        if name not in COMMANDS:
-            return None
-        module = import_module(f"mozagg2bq_assets.cli.{COMMANDS[name]}")
+    def __init__(self, *arguments: Any, files: Mapping[str, str], **attributes: Any) -> None:
+        super().__init__(*arguments, **attributes)
+        self.files = files
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        """List the names of all commands."""
+        return [*self.files, *super().list_commands(context)]
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        """Import the command of that name."""
+        if name not in self.files:
+            return super().get_command(context, name)
+        module = import_module(f"mozagg2bq_assets.cli.{self.files[name]}")
         command: click.Command = getattr(module, name.replace("-", "_"))
         return command
 
+    def invoke(self, context: click.Context) -> Any:
+        """Show an error that an operator can act on in one line, as click does; with --debug let it pass.
 
-@click.group(cls=LazyGroup, epilog="--debug, anywhere, shows the traceback of an error.")
-def cli() -> None:
+        Leave a closed pipe to click, which ends quietly.
+        """
+        try:
+            return super().invoke(context)
+        except (OperatorError, OSError) as error:
+            if DEBUG in context.meta or isinstance(error, BrokenPipeError):
+                raise
+            raise click.ClickException(one_line(str(error)) or type(error).__name__) from error
+        except RuntimeError as error:
+            if str(error) != INTERRUPTED_QUERY:
+                raise
+            raise click.Abort from error
+
+
+@click.group(
+    "mozagg2bq",
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    files={
+        "tables": "source",
+        "psql": "source",
+        "dump": "source",
+        "to-parquet": "parquet",
+        "show": "parquet",
+        "load": "load",
+        "verify": "verify",
+        "backfill": "backfill",
+    },
+)
+@click.version_option(package_name="mozagg2bq", prog_name="mozagg2bq")
+@debug_option
+def main() -> None:
     """Move Firefox Telemetry's daily histogram aggregates from PostgreSQL to BigQuery."""
 
 
-def main() -> None:
-    """Run a command: errors as one line, exit 1; with --debug as they are."""
-    arguments = sys.argv[1:]
-    debug = "--debug" in arguments
-    try:
-        cli.main([argument for argument in arguments if argument != "--debug"], prog_name="mozagg2bq")
-    except OperatorError as error:
-        if debug:
-            traceback.print_exc()
-        click.echo(f"error: {error}", err=True)
-        sys.exit(1)
+@main.group(cls=LazyGroup, files=dict.fromkeys(("up", "down", "status", "seed"), "local"))
+@debug_option
+def local() -> None:
+    """Run PostgreSQL, S3 and BigQuery on this machine."""

@@ -1,59 +1,136 @@
-"""Types, options and checks that several commands share."""
+"""Types and options that several commands share. Nothing here reads settings: converting a folder needs none."""
 
-from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, date, datetime, timedelta
+import os
+from collections.abc import Callable, Sequence
+from datetime import date, timedelta
+from functools import wraps
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeAlias
 
 import click
 
 from mozagg2bq_assets.errors import UserError
 from mozagg2bq_assets.model.partitions import DayRange, parse_day
 from mozagg2bq_assets.model.tables import AggregateType
-from mozagg2bq_assets.settings import partitions_start
 
-Command = TypeVar("Command", bound=Callable[..., None])
+Command: TypeAlias = Callable[..., None]
+Decorator: TypeAlias = Callable[[Command], Command]
+
+DEBUG = "mozagg2bq.debug"
 
 
-class AggregateTypeOption(click.ParamType[AggregateType]):
+class AggregateTypeParameter(click.ParamType[AggregateType]):
     """An aggregate type on the command line."""
 
     name = "type"
 
-    def convert(self, value: str | AggregateType, *_: object) -> AggregateType:
-        """Raises UserError."""
-        return AggregateType.parse(value)
+    def convert(
+        self, value: str | AggregateType, parameter: click.Parameter | None, context: click.Context | None
+    ) -> AggregateType:
+        """Take any of a type's names."""
+        try:
+            return AggregateType.parse(value)
+        except UserError as error:
+            self.fail(str(error), parameter, context)
 
 
-class DayOption(click.ParamType[date]):
+class DayParameter(click.ParamType[date]):
     """A day on the command line."""
 
     name = "date"
 
-    def convert(self, value: str | date, *_: object) -> date:
-        """Raises UserError."""
-        return value if isinstance(value, date) else parse_day(value)
+    def convert(self, value: str | date, parameter: click.Parameter | None, context: click.Context | None) -> date:
+        """Take a day that another day follows: ranges end with the day after their last."""
+        try:
+            day = value if isinstance(value, date) else parse_day(value)
+        except UserError as error:
+            self.fail(str(error), parameter, context)
+        if day == date.max:
+            self.fail(f"{day} is too late: no day follows it", parameter, context)
+        return day
 
 
-def type_option(required: bool) -> Callable[[Command], Command]:
-    """`--aggregate-type`."""
-    text = "submission_date or build_id." + ("" if required else " Both, if it is left out.")
-    return click.option("--aggregate-type", type=AggregateTypeOption(), required=required, help=text)
+class PathParameter(click.Path):
+    """A path on the command line, whose name every library can take and every terminal can print."""
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Path:
+        """Check the path, and that it is text."""
+        path = os.fsdecode(super().convert(value, parameter, context))
+        if not path:
+            self.fail("an empty path: name one, . is this folder", parameter, context)
+        try:
+            path.encode()
+        except UnicodeEncodeError:
+            self.fail(f"{path!r} is not UTF-8: rename it", parameter, context)
+        return Path(path)
 
 
-def date_option(required: bool) -> Callable[[Command], Command]:
-    """`--date`."""
-    text = "The day, as 2019-12-01 or 20191201." + ("" if required else " All days, if it is left out.")
-    return click.option("--date", "day", type=DayOption(), required=required, help=text)
+def _set_debug(context: click.Context, _: click.Parameter, debug: bool) -> None:
+    # A group and its commands share `meta`: one that is given before the command counts too.
+    if debug:
+        context.meta[DEBUG] = True
 
 
-end_date_option = click.option("--end-date", type=DayOption(), help="The day after the last day; by default one day.")
+debug_option = click.option(
+    "--debug", is_flag=True, expose_value=False, callback=_set_debug, help="Show the traceback of an error."
+)
 input_dir_option = click.option(
-    "--input-dir", type=click.Path(path_type=Path), required=True, help="The folder to read from."
+    "--input-dir", type=PathParameter(exists=True, file_okay=False), required=True, help="Read from this folder."
 )
 output_dir_option = click.option(
-    "--output-dir", type=click.Path(path_type=Path), required=True, help="The folder to write to; made if missing."
+    "--output-dir",
+    type=PathParameter(file_okay=False),
+    required=True,
+    help="Write to this folder, which is made if it is missing.",
 )
+
+
+def type_option(required: bool) -> Decorator:
+    """Add `--aggregate-type`."""
+    text = "Take submission_date (or submission) or build_id (or build)."
+    return click.option(
+        "--aggregate-type",
+        type=AggregateTypeParameter(),
+        required=required,
+        help=text if required else f"{text} Without it both are taken.",
+    )
+
+
+def days_options(required: bool) -> Decorator:
+    """Add `--date` for one day, and `--start` and `--end` for a range.
+
+    The command gets them as `days`: a DayRange, or None where none of them is given and none is required.
+    """
+    options = (
+        _day_option("--date", "day", help="Take this one day, written 2019-12-01 or 20191201."),
+        _day_option("--start", "start", help="Take a range that begins with this day."),
+        _day_option("--end", "end", help="End the range before this day: it is the day after the last one."),
+        # As ranges were written at first: --date D --end-date D2.
+        _day_option("--start-date", "old_start", hidden=True),
+        _day_option("--end-date", "old_end", hidden=True),
+    )
+
+    def decorate(command: Command) -> Command:
+        @wraps(command)
+        def with_days(
+            day: date | None,
+            start: date | None,
+            end: date | None,
+            old_start: date | None,
+            old_end: date | None,
+            **others: Any,
+        ) -> None:
+            days = _day_range(day, start or old_start, end, old_end)
+            if required and days is None:
+                raise click.UsageError("Missing option '--date', or '--start' and '--end'.")
+            command(days=days, **others)
+
+        decorated: Command = with_days
+        for option in reversed(options):
+            decorated = option(decorated)
+        return decorated
+
+    return decorate
 
 
 def types(chosen: AggregateType | None) -> Sequence[AggregateType]:
@@ -61,23 +138,20 @@ def types(chosen: AggregateType | None) -> Sequence[AggregateType]:
     return [chosen] if chosen else list(AggregateType)
 
 
-def day_range(start: date, end: date | None, start_option: str = "--date", end_option: str = "--end-date") -> DayRange:
-    """From start to end, or one day where there is no end. Raises UserError where the end is not after the start."""
-    if end is not None and end <= start:
-        raise UserError(f"{end_option} {end} is not after {start_option} {start}; the end is exclusive")
-    return DayRange(start, end or start + timedelta(days=1))
+def _day_option(name: str, variable: str, **attributes: Any) -> Decorator:
+    return click.option(name, variable, type=DayParameter(), **attributes)
 
 
-def check_partitions(days: Iterable[date]) -> None:
-    """Raise UserError for a day that is no partition."""
-    for day in days:
-        if day not in all_partitions():
-            raise UserError(
-                f"{day} is outside the partitions, which begin at {partitions_start()} and end with yesterday (UTC);"
-                " PARTITIONS_START sets their begin"
-            )
-
-
-def all_partitions() -> DayRange:
-    """The days that are partitions: from PARTITIONS_START to yesterday, in UTC."""
-    return DayRange(partitions_start(), datetime.now(UTC).date())
+def _day_range(day: date | None, start: date | None, end: date | None, old_end: date | None) -> DayRange | None:
+    """The day or the range that the options give. Raises UsageError where they do not fit together."""
+    if day and (start or end):
+        raise click.UsageError("--date is for one day: give either it, or --start and --end.")
+    first = start or day
+    after = end or old_end or (day and day + timedelta(days=1))
+    if first is None and after is None:
+        return None
+    if first is None or after is None:
+        raise click.UsageError("--start and --end go together; --date is for one day.")
+    if after <= first:
+        raise click.BadParameter(f"{after} is not after {first}; the end is exclusive.", param_hint="'--end'")
+    return DayRange(first, after)

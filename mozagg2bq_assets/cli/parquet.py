@@ -9,8 +9,7 @@ import duckdb
 import pyarrow.parquet
 from pyarrow import ArrowException
 
-from mozagg2bq_assets import settings
-from mozagg2bq_assets.cli.options import input_dir_option, output_dir_option
+from mozagg2bq_assets.cli.options import PathParameter, debug_option, input_dir_option, output_dir_option
 from mozagg2bq_assets.errors import DataError, OperatorError, UserError
 from mozagg2bq_assets.model.partitions import Partition, parse_day
 from mozagg2bq_assets.model.tables import AggregateType
@@ -26,21 +25,27 @@ from mozagg2bq_assets.postgres.archive import open_archive
 @click.option(
     "--engine",
     type=click.Choice([engine.value for engine in Engine]),
-    help="What does the work; by default what TRANSFORM_ENGINE says.",
+    default=Engine.duckdb.value,
+    show_default=True,
+    # The settings have it too, but their libraries take longer to import than a small day to convert.
+    envvar="TRANSFORM_ENGINE",
+    show_envvar=True,
+    help="Let this engine do the work.",
 )
-def to_parquet(input_dir: Path, output_dir: Path, engine: str | None) -> None:
-    """Turn the archive in INPUT_DIR, whose path ends in TYPE/YYYYMMDD, into one Parquet file in OUTPUT_DIR."""
-    if not input_dir.is_dir():
-        raise UserError(f"{input_dir}: no such folder")
-    chosen = Engine.parse(engine or settings.engine())
+@debug_option
+def to_parquet(input_dir: Path, output_dir: Path, engine: str) -> None:
+    """Convert one day's archive into one Parquet file.
+
+    INPUT_DIR is what `dump` leaves, and its path ends in TYPE/YYYYMMDD. The file is OUTPUT_DIR/aggregates.parquet.
+    """
     archive = open_archive(input_dir, _partition(input_dir))
     output_dir.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=output_dir.resolve(), prefix=".parts-") as work:
-        ((_, converted),) = _converter(chosen, Path(work)).convert([FolderDump(archive)])
+        ((_, converted),) = _converter(Engine(engine), Path(work)).convert([FolderDump(archive)])
         if isinstance(converted, OperatorError):
             raise converted
         if not isinstance(converted, ParquetFile):
-            raise TypeError(f"{chosen} has left no file in the folder it was given: {converted}")
+            raise TypeError(f"{engine} has left no file in the folder it was given: {converted}")
         target = converted.path.rename(output_dir / PARQUET_FILE)
     if warning := converted.unmapped.warning():
         click.echo(f"warning: {warning}", err=True)
@@ -48,11 +53,15 @@ def to_parquet(input_dir: Path, output_dir: Path, engine: str | None) -> None:
 
 
 @click.command()
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=PathParameter(exists=True))
+@debug_option
 def show(path: Path) -> None:
-    """Print schema and first rows of a Parquet file, or of those in a folder."""
+    """Print the schema and the first rows of Parquet.
+
+    PATH is a Parquet file, or a folder that holds some.
+    """
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
-    if not files or not path.exists():
+    if not files:
         raise UserError(f"{path}: no Parquet file here")
     try:
         for field in pyarrow.parquet.read_schema(files[0]):
@@ -77,11 +86,13 @@ def _converter(engine: Engine, work: Path) -> Converter:
 
 
 def _spark_converter(work: Path) -> Converter:
+    # As with the settings: who converts with DuckDB does not wait for these.
+    from mozagg2bq_assets.settings import SparkSettings
     from mozagg2bq_assets.spark.job import SparkConverter
     from mozagg2bq_assets.spark.session import open_session, spark_config
     from mozagg2bq_assets.spark.storage import FolderStorage
 
-    config = spark_config(settings.SparkSettings.read())
+    config = spark_config(SparkSettings.read())
     return SparkConverter(partial(open_session, config), FolderStorage(work))
 
 

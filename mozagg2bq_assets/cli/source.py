@@ -2,62 +2,58 @@
 
 import os
 from collections.abc import Sequence
-from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import click
 
-from mozagg2bq_assets.cli.options import (
-    check_partitions,
-    date_option,
-    day_range,
-    end_date_option,
-    output_dir_option,
-    type_option,
-    types,
-)
+from mozagg2bq_assets.cli.options import days_options, debug_option, output_dir_option, type_option, types
+from mozagg2bq_assets.cli.partitions import check_partitions
 from mozagg2bq_assets.errors import DataError, OperatorError, UserError
-from mozagg2bq_assets.model.partitions import Partition
+from mozagg2bq_assets.model.partitions import DayRange, Partition
 from mozagg2bq_assets.model.tables import AggregateType, SourceTable
-from mozagg2bq_assets.pipeline.services import open_source
+from mozagg2bq_assets.pipeline.source import open_source
 from mozagg2bq_assets.postgres.dump import Dumper
-from mozagg2bq_assets.postgres.tables import list_names, list_tables
+from mozagg2bq_assets.postgres.tables import list_names
+from mozagg2bq_assets.settings import read_postgres
 
 
 @click.command()
 @type_option(required=False)
-@date_option(required=False)
-def tables(aggregate_type: AggregateType | None, day: date | None) -> None:
-    """List the source's aggregate tables, one a line."""
-    with open_source().connect() as connection:
+@days_options(required=False)
+@debug_option
+def tables(aggregate_type: AggregateType | None, days: DayRange | None) -> None:
+    """List the source's aggregate tables, one a line.
+
+    Without days, the tables of all days are listed.
+    """
+    with open_source(read_postgres()).connect() as connection:
         for each in types(aggregate_type):
-            names = (
-                [table.name for table in list_tables(connection, [Partition(each, day)])]
-                if day
-                else [name for name in list_names(connection, each) if SourceTable.parse(name)]
-            )
-            for name in names:
-                click.echo(name)
+            for table in map(SourceTable.parse, list_names(connection, each)):
+                if table and (days is None or table.day in days):
+                    click.echo(table.name)
 
 
 @click.command()
+@debug_option
 def psql() -> None:
     """Open an interactive session on the source."""
     try:
-        os.execvpe("psql", ["psql"], dict(open_source().environment()))  # noqa: S606
+        os.execvpe("psql", ["psql"], dict(open_source(read_postgres()).environment()))  # noqa: S606
     except FileNotFoundError:
         raise UserError("psql is not on PATH: install PostgreSQL's client tools") from None
 
 
 @click.command()
 @type_option(required=True)
-@date_option(required=True)
-@end_date_option
+@days_options(required=True)
 @output_dir_option
-def dump(aggregate_type: AggregateType, day: date, end_date: date | None, output_dir: Path) -> None:
-    """Dump the tables of some days into OUTPUT_DIR/TYPE/YYYYMMDD, a pg_dump archive for each day."""
-    days = day_range(day, end_date)
+@debug_option
+def dump(aggregate_type: AggregateType, days: DayRange, output_dir: Path) -> None:
+    """Dump the tables of one or more days, an archive for each day.
+
+    A day's pg_dump archive is the folder OUTPUT_DIR/TYPE/YYYYMMDD.
+    """
     check_partitions(days)
     partitions = [Partition(aggregate_type, each) for each in days]
     if existing := [output_dir / each.path for each in partitions if (output_dir / each.path).exists()]:
@@ -74,7 +70,7 @@ def _dump(partitions: Sequence[Partition], output_dir: Path) -> tuple[int, list[
     """How many were dumped, and a line for each that failed."""
     dumped, failures = 0, []
     with TemporaryDirectory(dir=output_dir, prefix=".dump-") as work:
-        for partition, found in Dumper(open_source(), Path(work)).dump(partitions):
+        for partition, found in Dumper(open_source(read_postgres()), Path(work)).dump(partitions):
             if isinstance(found, OperatorError):
                 failures.append(f"{partition.ds_nodash}: {found}")
             elif found is None:

@@ -16,9 +16,9 @@ class AggregateType(StrEnum):
 
     @classmethod
     def parse(cls, text: str) -> "AggregateType":
-        """The type a user wrote; the predecessor's `submission` is accepted too. Raises UserError."""
+        """The type a user wrote: also the predecessor's `submission`, and `build` beside it. Raises UserError."""
         try:
-            return cls({"submission": "submission_date"}.get(text, text))
+            return cls({"submission": "submission_date", "build": "build_id"}.get(text, text))
         except ValueError:
             raise UserError(f"unknown aggregate type {text!r}: use submission_date or build_id") from None
 

@@ -1,14 +1,22 @@
 """The command, run as a user runs it."""
 
 import os
+import re
+import signal
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
+import click
 import psycopg
 import pytest
+from click.testing import CliRunner
 
 from mozagg2bq_assets.bigquery.warehouse import Warehouse
+from mozagg2bq_assets.cli.main import main
 from mozagg2bq_assets.lake.store import Lake
 from mozagg2bq_assets.local import sample
 from mozagg2bq_assets.model.partitions import Partition, parse_day
@@ -37,7 +45,7 @@ def _days(administrator: psycopg.Connection, lake: Lake, warehouse: Warehouse) -
 def test_by_hand(tmp_path: Path) -> None:
     """From the source to BigQuery, a command at a time; verify finds that the lake has nothing."""
     assert len(run("tables", "--aggregate-type", "build_id", "--date", "20191201").stdout.splitlines()) == 6
-    days = ("--date", DAY, "--end-date", "20191204")
+    days = ("--start", DAY, "--end", "20191204")
     dumped = run("dump", "--aggregate-type", "build_id", *days, "--output-dir", tmp_path)
     assert dumped.returncode == 0
     assert "build_id 20191203: the source has no tables of this day" in dumped.stderr
@@ -57,9 +65,10 @@ def test_by_hand(tmp_path: Path) -> None:
     assert "does not hold rows of build_id 20191202 only" in other_day.stderr
 
 
-DUMP = ("dump", "--aggregate-type", "build_id", "--output-dir", "{tmp}/new", "--date")
+DUMP = ("dump", "--aggregate-type", "build_id", "--output-dir", "{tmp}/new")
 LOAD = ("load", "--aggregate-type", "build_id", "--date", DAY, "--input-dir", "{tmp}")
 CONVERT = ("to-parquet", "--output-dir", "{tmp}", "--input-dir")
+SEED = ("local", "seed", "--scale")
 
 # Arguments, variables, and what the message says.
 ERRORS: dict[str, tuple[tuple[str, ...], dict[str, str], str]] = {
@@ -68,41 +77,183 @@ ERRORS: dict[str, tuple[tuple[str, ...], dict[str, str], str]] = {
     "no such bucket": (("verify", "--date", DAY), {"LAKE_URI": "s3://nowhere/x"}, "NoSuchBucket"),
     "no S3 URI": (("verify", "--date", DAY), {"LAKE_URI": "lake/x"}, "not an S3 URI"),
     "not set": (("verify", "--date", DAY), {"BIGQUERY_PROJECT": ""}, "BIGQUERY_PROJECT is not set"),
-    "unknown type": (("tables", "--aggregate-type", "main"), {}, "unknown aggregate type 'main'"),
-    "no date": ((*DUMP, "2019-13-01"), {}, "not a date: '2019-13-01'"),
-    "outside the partitions": ((*DUMP, "2013-02-01"), {}, "is outside the partitions, which begin at 2015-06-01"),
-    "end before start": ((*DUMP, DAY, "--end-date", DAY), {}, "is not after"),
-    "end without start": (("verify", "--end-date", DAY), {}, "--end-date goes with --date"),
-    "no tables": ((*DUMP, "2019-11-30"), {}, "nothing was dumped"),
+    "outside the partitions": ((*DUMP, "--date", "2013-02-01"), {}, "outside the partitions, which begin at 2015"),
+    "no tables": ((*DUMP, "--date", "2019-11-30"), {}, "nothing was dumped"),
     "unreadable archive": ((*CONVERT, "{tmp}/build_id/20191201"), {}, "toc.dat: unreadable archive"),
-    "no folder": ((*CONVERT, "{tmp}/nothing"), {}, "no such folder"),
     "path without type": ((*CONVERT, "{tmp}"), {}, "TYPE/YYYYMMDD"),
-    "unknown engine": (
-        (*CONVERT, "{tmp}/build_id/20191201"), {"TRANSFORM_ENGINE": "flink"}, "use duckdb or spark (TRANSFORM_ENGINE)",
-    ),
     "nothing to load": (LOAD, {}, "no such file"),
-    "nothing to show": (("show", "{tmp}/nothing"), {}, "no Parquet file here"),
+    "nothing to show": (("show", "{tmp}"), {}, "no Parquet file here"),
+    "file in the way": ((*DUMP[:-1], "{tmp}/file/new", "--date", DAY), {}, "Not a directory: '{tmp}/file/new/"),
 }  # fmt: skip
+
+# Arguments, variables, and what the message says.
+USAGE_ERRORS: dict[str, tuple[tuple[str, ...], dict[str, str], str]] = {
+    "unknown type": (("tables", "--aggregate-type", "main"), {}, "unknown aggregate type 'main': use submission_date"),
+    "no type": (("tables", "--aggregate-type", ""), {}, "unknown aggregate type ''"),
+    "no date": ((*DUMP, "--date", "2019-13-01"), {}, "'--date': not a date: '2019-13-01'; write it as 2019-12-01 or"),
+    "empty date": (("verify", "--start", ""), {}, "'--start': not a date: ''"),
+    "two lines": (("verify", "--date", "2019\n"), {}, r"not a date: '2019\n'"),
+    "last of all days": (("tables", "--date", "9999-12-31"), {}, "'--date': 9999-12-31 is too late: no day follows it"),
+    "end of all days": (("tables", "--start", DAY, "--end", "99991231"), {}, "'--end': 9999-12-31 is too late"),
+    "end is start": ((*DUMP, "--start", DAY, "--end", DAY), {}, f"'--end': {DAY} is not after {DAY}; the end is"),
+    "old end is start": ((*DUMP, "--date", DAY, "--end-date", DAY), {}, "is not after"),
+    "no day": (DUMP, {}, "Missing option '--date', or '--start' and '--end'"),
+    "start alone": (("verify", "--start", DAY), {}, "--start and --end go together"),
+    "end alone": (("tables", "--end", DAY), {}, "--start and --end go together"),
+    "old end alone": (("verify", "--end-date", DAY), {}, "--start and --end go together"),
+    "day and range": ((*DUMP, "--date", DAY, "--start", DAY, "--end", "20191203"), {}, "--date is for one day"),
+    "day and end": ((*DUMP, "--date", DAY, "--end", "20191203"), {}, "--date is for one day"),
+    "no folder": ((*CONVERT, "{tmp}/nothing"), {}, "Directory '{tmp}/nothing' does not exist"),
+    "empty path": ((*DUMP[:-1], "", "--date", DAY), {}, "'--output-dir': an empty path"),
+    "path that is not text": ((*DUMP[:-1], os.fsdecode(b"{tmp}/\xff"), "--date", DAY), {}, r"\udcff' is not UTF-8"),
+    "file for a folder": ((*DUMP[:-1], "{tmp}/file", "--date", DAY), {}, "Directory '{tmp}/file' is a file"),
+    "nothing to show": (("show", "{tmp}/nothing"), {}, "Path '{tmp}/nothing' does not exist"),
+    "unknown engine": ((*CONVERT, "{tmp}"), {"TRANSFORM_ENGINE": "flink"}, "'TRANSFORM_ENGINE'): 'flink' is not one"),
+    "no number": ((*SEED, "nan"), {}, "'--scale': nan is not a number"),
+    "infinite": ((*SEED, "inf"), {}, "inf is not in the range 0<x<=1"),
+    "nothing to do": (("backfill",), {}, "Give --date, or --start and --end, or --cancel"),
+    "both": (("backfill", "--date", DAY, "--cancel", "x"), {}, "Give --date, or --start and --end, or --cancel"),
+    "unknown option": (("tables", "--dates", DAY), {}, "No such option '--dates'"),
+    "unknown command": (("table",), {}, "No such command 'table'"),
+}  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A file, and a folder with an archive that is damaged."""
+    (tmp_path / "build_id" / "20191201").mkdir(parents=True)
+    (tmp_path / "build_id" / "20191201" / "toc.dat").write_bytes(b"PGDMP, but no more")
+    (tmp_path / "file").touch()
+    return tmp_path
 
 
 @pytest.mark.usefixtures("lake", "warehouse")
 @pytest.mark.parametrize(("arguments", "environment", "message"), ERRORS.values(), ids=ERRORS)
-def test_bad_input(tmp_path: Path, arguments: tuple[str, ...], environment: dict[str, str], message: str) -> None:
+def test_errors(folder: Path, arguments: tuple[str, ...], environment: dict[str, str], message: str) -> None:
     """Exit status 1 and one line on stderr, without a password; nothing is written."""
-    (tmp_path / "build_id" / "20191201").mkdir(parents=True)
-    (tmp_path / "build_id" / "20191201" / "toc.dat").write_bytes(b"PGDMP, but no more")
-    result = run(*(argument.replace("{tmp}", str(tmp_path)) for argument in arguments), **environment)
-    (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    result = run(*(argument.replace("{tmp}", str(folder)) for argument in arguments), **environment)
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
     assert result.returncode == 1
-    assert message in line
+    assert message.replace("{tmp}", str(folder)) in line
     assert "Traceback" not in result.stderr
     assert os.environ["POSTGRES_PASS"] not in result.stdout + result.stderr
-    assert not list(tmp_path.rglob("*.parquet"))
+    assert not list(folder.rglob("*.parquet"))
 
 
-def test_debug(stack: object) -> None:
-    """Shows where an error comes from."""
-    assert "Traceback" in run("tables", "--debug", "--aggregate-type", "main").stderr
+@pytest.mark.parametrize(("arguments", "environment", "message"), USAGE_ERRORS.values(), ids=USAGE_ERRORS)
+def test_usage_errors(folder: Path, arguments: tuple[str, ...], environment: dict[str, str], message: str) -> None:
+    """Exit status 2, the usage and one line that says what is wrong; no service is asked for."""
+    values = [argument.replace("{tmp}", str(folder)) for argument in arguments]
+    result = CliRunner(env=environment).invoke(main, values)
+    usage, hint, blank, line = result.stderr.splitlines()
+    assert (result.exit_code, result.stdout, blank) == (2, "", "")
+    assert usage.startswith("Usage: mozagg2bq ")
+    assert hint.startswith("Try 'mozagg2bq ")
+    assert line.startswith("Error: ")
+    assert message.replace("{tmp}", str(folder)) in line
+
+
+@pytest.mark.usefixtures("_days")
+@pytest.mark.parametrize(
+    ("days", "count"),
+    [
+        (("--date", DAY), 6),
+        (("--start", DAY, "--end", "2019-12-03"), 12),
+        (("--date", DAY, "--end-date", "2019-12-03"), 12),
+        (("--start-date", DAY, "--end-date", "2019-12-03"), 12),
+        ((), 12),
+    ],
+)
+def test_days(days: tuple[str, ...], count: int) -> None:
+    """One day, a range, and a range as it was written at first; `build` is another name of `build_id`."""
+    result = CliRunner().invoke(main, ("tables", "--aggregate-type", "build", *days))
+    assert len(result.stdout.splitlines()) == count, result.output
+
+
+def _commands(group: click.Group) -> Iterator[click.Command]:
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        yield command
+        if isinstance(command, click.Group):
+            yield from _commands(command)
+
+
+def test_help() -> None:
+    """Every command takes --debug and -h, and its help is sentences; old names are not there."""
+    commands = list(_commands(main))
+    assert len(commands) == 13
+    for command in commands:
+        options = [option for option in command.params if isinstance(option, click.Option) and not option.hidden]
+        assert "--debug" in [name for option in options for name in option.opts]
+        assert all(re.fullmatch(r"[A-Z].*\.", option.help or "") for option in options), command.name
+        assert command.get_short_help_str(limit=68).endswith("."), command.name
+        assert not command.get_short_help_str(limit=68).endswith("..."), command.name
+    result = CliRunner().invoke(main, ("dump", "-h"))
+    assert (result.exit_code, "--end-date" in result.stdout, "--end " in result.stdout) == (0, False, True)
+
+
+def test_version() -> None:
+    """The package's own."""
+    assert CliRunner().invoke(main, ("--version",)).stdout == f"mozagg2bq, version {version('mozagg2bq')}\n"
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--debug", "show", "{tmp}"), ("show", "{tmp}", "--debug"), ("show", "--debug", "{tmp}")]
+)
+def test_debug(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    """Shows where an error comes from, wherever it is on the line."""
+    result = run(*(argument.replace("{tmp}", str(tmp_path)) for argument in arguments))
+    assert result.returncode == 1
+    assert result.stderr.startswith("Traceback")
+    assert result.stderr.endswith(f"UserError: {tmp_path}: no Parquet file here\n")
+
+
+@pytest.mark.usefixtures("_days")
+def test_closed_pipe() -> None:
+    """A reader that goes away ends the command quietly."""
+    with subprocess.Popen((COMMAND, "tables"), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+
+
+@pytest.mark.usefixtures("_days")
+def test_full_disk() -> None:
+    """Is one line, also where it is the output's."""
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run((COMMAND, "tables"), stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (result.returncode, result.stderr) == (1, "Error: [Errno 28] No space left on device\n")
+
+
+def test_interrupted() -> None:
+    """Ctrl-C ends a command that waits for a service without a traceback."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        command = (COMMAND, "backfill", "--cancel", "x", "--url", url)
+        environment = {**os.environ, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+            server.accept()
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (1, "\nAborted!\n")
+
+
+def test_interrupted_query() -> None:
+    """Nor is there one where DuckDB meets Ctrl-C."""
+    code = """
+import os, signal, threading, duckdb
+from mozagg2bq_assets.cli.main import main
+@main.command()
+def forever():
+    threading.Timer(1, os.kill, (os.getpid(), signal.SIGINT)).start()
+    duckdb.connect(config={"threads": 1}).execute("SELECT max(hash(i) + 1.0) FROM range(1000000000000) AS n (i)")
+main(["forever"])
+"""
+    result = subprocess.run((sys.executable, "-c", code), capture_output=True, text=True, check=False, timeout=60)
+    assert (result.returncode, result.stderr) == (1, "Aborted!\n")
 
 
 def test_nothing_set() -> None:
@@ -110,4 +261,4 @@ def test_nothing_set() -> None:
     environment = {"PATH": os.environ["PATH"]}
     result = subprocess.run((COMMAND, "tables"), capture_output=True, text=True, check=False, env=environment)
     assert result.returncode == 1
-    assert result.stderr.startswith("error: POSTGRES_HOST is not set")
+    assert result.stderr.startswith("Error: POSTGRES_HOST is not set")

@@ -1,19 +1,26 @@
-"""Launch, follow and cancel a partition backfill on a running Dagster, over its GraphQL API."""
+"""Launch, follow, retry and cancel a partition backfill on a running Dagster, over its GraphQL API."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from functools import partial
 from typing import Any
 
 import requests
 
-from mozagg2bq_assets.errors import UserError
+from mozagg2bq_assets.errors import TransientError, UserError
 from mozagg2bq_assets.model.partitions import Stage
 from mozagg2bq_assets.model.tables import AggregateType
+from mozagg2bq_assets.patience import Patience
 
 TIMEOUT_SECONDS = 60
 POLL_SECONDS = 2.0
+# For answers that fail while a backfill is followed: a webserver that is started anew takes its time.
+PATIENCE_SECONDS = 600.0
+CANCEL_SECONDS = 60.0
+
+_ENDED = ("SUCCESS", "FAILURE", "CANCELED")
 
 _LAUNCH = """
 mutation Launch($parameters: LaunchBackfillParams!) {
@@ -26,6 +33,20 @@ _CANCEL = """
 mutation Cancel($id: String!) {
   cancelPartitionBackfill(backfillId: $id) {
     ... on CancelBackfillSuccess { backfillId } ... on Error { message }
+  }
+}
+"""
+_RETRY = """
+mutation Retry($id: String!) {
+  reexecutePartitionBackfill(reexecutionParams: {parentRunId: $id, strategy: FROM_FAILURE}) {
+    ... on LaunchBackfillSuccess { backfillId } ... on Error { message }
+  }
+}
+"""
+_TERMINATE = """
+mutation Terminate($ids: [String!]!) {
+  terminateRuns(runIds: $ids) {
+    ... on TerminateRunsResult { terminateRunResults { __typename } } ... on Error { message }
   }
 }
 """
@@ -75,6 +96,11 @@ class Progress:
         return self.status in ("COMPLETED", "COMPLETED_SUCCESS", "COMPLETED_FAILED", "FAILED", "CANCELED")
 
     @property
+    def canceled(self) -> bool:
+        """Whether somebody has ended it; what is not done then has not failed."""
+        return self.status in ("CANCELING", "CANCELED")
+
+    @property
     def succeeded(self) -> bool:
         """Whether every partition was materialized."""
         return self.status == "COMPLETED_SUCCESS"
@@ -82,10 +108,15 @@ class Progress:
 
 @dataclass(frozen=True)
 class DagsterClient:
-    """The webserver at `url`. Every method raises UserError where it cannot be reached or refuses."""
+    """The webserver at `url`.
+
+    Every method raises TransientError where it does not answer, and UserError where it refuses.
+    """
 
     url: str
-    _rows_by_run: dict[str, int] = field(default_factory=dict)
+    # By run, rows of each partition that it has loaded, and the runs of which no more is to come.
+    _loaded: dict[str, dict[tuple[str, ...], int]] = field(default_factory=dict)
+    _ended: set[str] = field(default_factory=set)
 
     def launch(
         self, types: Sequence[AggregateType], days: Sequence[date], stages: Sequence[Stage] = tuple(Stage)
@@ -98,20 +129,38 @@ class DagsterClient:
         }
         return str(self._ask(_LAUNCH, "launchPartitionBackfill", {"parameters": parameters})["backfillId"])
 
-    def cancel(self, backfill_id: str) -> None:
-        """Ask for its runs to be ended. What is committed stays."""
-        self._ask(_CANCEL, "cancelPartitionBackfill", {"id": backfill_id})
+    def retry(self, backfill_id: str) -> str:
+        """Launch what of a backfill has failed; returns the new one's id."""
+        return str(self._ask(_RETRY, "reexecutePartitionBackfill", {"id": backfill_id})["backfillId"])
 
-    def follow(self, backfill_id: str) -> Iterator[Progress]:
-        """Its progress every few seconds, until it has ended."""
-        while not (progress := self.progress(backfill_id)).ended:
+    def cancel(self, backfill_id: str) -> None:
+        """End its runs, those that wait too. What is committed stays. Raises UserError where one goes on all the same.
+
+        Dagster's daemon would look at it after half a minute, and launch what it is about to launch before.
+        """
+        self._ask(_CANCEL, "cancelPartitionBackfill", {"id": backfill_id})
+        deadline, quiet = time.monotonic() + CANCEL_SECONDS, 0
+        while quiet < 2:
+            runs = self._state(backfill_id)["runs"]
+            under_way = [run["id"] for run in runs if run["status"] not in _ENDED]
+            quiet = 0 if under_way else quiet + 1
+            if time.monotonic() > deadline:
+                raise UserError(f"backfill {backfill_id} is canceled, but {len(under_way)} of its runs still go on")
+            if under_way:
+                self._ask(_TERMINATE, "terminateRuns", {"ids": under_way})
+            time.sleep(POLL_SECONDS)
+
+    def follow(self, backfill_id: str, tell: Callable[[str], None] = lambda _: None) -> Iterator[Progress]:
+        """Its progress every few seconds, until it has ended; `tell` hears of answers that fail, which it bears."""
+        patience = Patience(PATIENCE_SECONDS, tell)
+        while not (progress := patience.call(partial(self.progress, backfill_id))).ended:
             yield progress
             time.sleep(POLL_SECONDS)
         yield progress
 
     def progress(self, backfill_id: str) -> Progress:
         """How far it is."""
-        state = self._ask(_STATE, "partitionBackfillOrError", {"id": backfill_id})
+        state = self._state(backfill_id)
         last = [
             counts
             for counts in (state["assetBackfillData"] or {}).get("assetBackfillStatuses", ())
@@ -122,25 +171,34 @@ class DagsterClient:
             sum(counts["numPartitionsTargeted"] for counts in last),
             sum(counts["numPartitionsMaterialized"] for counts in last),
             sum(counts["numPartitionsFailed"] for counts in last),
-            sum(map(self._rows, state["runs"])),
+            self._rows(state["runs"]),
             state["error"] and state["error"]["message"].strip().splitlines()[0],
         )
 
-    def _rows(self, run: Mapping[str, str]) -> int:
-        """Rows that a run has loaded so far; asked once of a run that has ended."""
-        if run["id"] in self._rows_by_run:
-            return self._rows_by_run[run["id"]]
-        loaded = {
+    def _state(self, backfill_id: str) -> dict[str, Any]:
+        return self._ask(_STATE, "partitionBackfillOrError", {"id": backfill_id})
+
+    def _rows(self, runs: Sequence[Mapping[str, str]]) -> int:
+        """Rows loaded so far, once for each partition, whichever of the runs has loaded it.
+
+        Only of runs that go on it is asked again and again; of those that have not begun there is nothing to ask.
+        """
+        for run in runs:
+            if run["id"] not in self._ended and run["status"] in ("STARTED", "CANCELING", *_ENDED):
+                self._loaded[run["id"]] = self._rows_of(run["id"])
+                if run["status"] in _ENDED:
+                    self._ended.add(run["id"])
+        partitions = {partition: rows for loaded in self._loaded.values() for partition, rows in loaded.items()}
+        return sum(partitions.values())
+
+    def _rows_of(self, run_id: str) -> dict[tuple[str, ...], int]:
+        return {
             (*event["assetKey"]["path"], event["partition"]): entry["intValue"]
-            for event in self._ask(_ROWS, "runOrError", {"id": run["id"]}).get("assetMaterializations", ())
+            for event in self._ask(_ROWS, "runOrError", {"id": run_id}).get("assetMaterializations", ())
             if event["assetKey"]["path"][-1] == Stage.BIGQUERY_TABLE
             for entry in event["metadataEntries"]
             if entry["label"] == "rows"
         }
-        rows: int = sum(loaded.values())
-        if run["status"] in ("SUCCESS", "FAILURE", "CANCELED"):
-            self._rows_by_run[run["id"]] = rows
-        return rows
 
     def _ask(self, query: str, name: str, variables: Mapping[str, Any]) -> dict[str, Any]:
         try:
@@ -149,9 +207,9 @@ class DagsterClient:
             )
             answer = response.json()
         except (requests.RequestException, ValueError) as error:
-            raise UserError(f"no Dagster answers at {self.url}: start one with `make dev` or `dagster dev`") from error
+            raise TransientError(f"no Dagster answers at {self.url}: start one with `make dev` or `dg dev`") from error
         if answer.get("errors"):
-            raise UserError(f"Dagster at {self.url}: {answer['errors'][0]['message']}")
+            raise TransientError(f"Dagster at {self.url}: {answer['errors'][0]['message']}")
         result: dict[str, Any] = answer["data"][name]
         if message := result.get("message"):
             raise UserError(f"Dagster at {self.url}: {message.strip().splitlines()[0]}")

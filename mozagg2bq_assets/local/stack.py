@@ -80,8 +80,8 @@ class Stack:
         secret = made_up_secrets(self.state_dir)
         (self.state_dir / "s3" / BUCKET).mkdir(parents=True, exist_ok=True)
         socket_dir = self.postgres.start(secret["POSTGRES_PASS"])
-        s3_port = self._s3.start()
-        bigquery_port = self._bigquery.start()
+        s3_port = self.s3.start()
+        bigquery_port = self.bigquery.start()
         write_service_account(self.state_dir, bigquery_port)
         environment = self._environment(socket_dir, s3_port, bigquery_port, secret)
         write_private(self.state_dir / "env", shell_script(environment))
@@ -89,8 +89,8 @@ class Stack:
         return environment
 
     def _stop(self) -> None:
-        self._bigquery.stop()
-        self._s3.stop()
+        self.bigquery.stop()
+        self.s3.stop()
         self.postgres.stop()
         (self.state_dir / KEPT).unlink(missing_ok=True)
 
@@ -109,7 +109,7 @@ class Stack:
 
     def status(self) -> dict[str, str | None]:
         """Where each server is; None for one that does not run."""
-        s3_port, bigquery_port = self._s3.running_port(), self._bigquery.running_port()
+        s3_port, bigquery_port = self.s3.running_port(), self.bigquery.running_port()
         return {
             "postgres": str(self.postgres.data_dir) if self.postgres.is_running() else None,
             "s3": f"http://127.0.0.1:{s3_port}" if s3_port else None,
@@ -122,7 +122,8 @@ class Stack:
         return PostgresServer(self.state_dir.resolve() / "postgres")
 
     @property
-    def _s3(self) -> Service:
+    def s3(self) -> Service:
+        """The lake's server."""
         rclone = str(Path(sys.executable).parent / "rclone")
         folder = str(self.state_dir / "s3")
         secret = made_up_secrets(self.state_dir)
@@ -139,7 +140,8 @@ class Stack:
         )
 
     @property
-    def _bigquery(self) -> Service:
+    def bigquery(self) -> Service:
+        """The emulator."""
         python = str(ROOT / ".venv-bigquery" / "bin" / "python")
         script = str(Path(__file__).with_name("bigquery_emulator.py"))
         data_dir = str(self.state_dir / "bigquery")
@@ -167,6 +169,8 @@ class Stack:
             "BIGQUERY_PROJECT": "local",
             "BIGQUERY_DATASET": "telemetry",
             "GOOGLE_APPLICATION_CREDENTIALS": str(self.state_dir.resolve() / "service_account.json"),
+            # Or the daemon submits many runs of a backfill before it looks again whether somebody has canceled it.
+            "DAGSTER_ASSET_BACKFILL_RUN_CHUNK_SIZE": "1",
             "DAGSTER_HOME": str(dagster_home.resolve()),
             "NO_PROXY": "127.0.0.1",
             "no_proxy": "127.0.0.1",

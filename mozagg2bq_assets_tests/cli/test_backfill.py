@@ -24,6 +24,7 @@ from mozagg2bq_assets.local.stack import ROOT
 from mozagg2bq_assets.model.partitions import DayRange, Partition, Stage
 from mozagg2bq_assets.model.tables import AggregateType
 from mozagg2bq_assets.pipeline.reconcile import reconcile
+from mozagg2bq_assets_tests.helpers.proxies import Answer, http_proxy
 
 START, END = date(2019, 12, 1), date(2019, 12, 11)
 MISSING, DAMAGED = date(2019, 12, 4), date(2019, 12, 7)
@@ -115,8 +116,8 @@ def check(url: str, aggregate_type: AggregateType, stage: Stage, day: date) -> t
 
 
 def reexecute(url: str) -> None:
-    """Re-execute the one run that failed, to its end, as the page of the run does."""
-    (failed,) = ask(
+    """Re-execute the run that failed last, to its end, as the page of the run does."""
+    failed, *_ = ask(
         url,
         """query Failed { runsOrError(filter: {statuses: [FAILURE]}) { ... on Runs { results { runId } } } }""",
     )["results"]
@@ -170,6 +171,13 @@ def test_twenty_partitions(
         assert check(dagster_url, submission, stage, DAMAGED)[0]
     assert check(dagster_url, build, Stage.RAW_DUMP, DAMAGED) == (False, "ERROR")
 
+    # What is still wrong fails again, alone; rows are those of the retry.
+    failed = result.stdout.removeprefix("backfill ").partition(":")[0]
+    assert f"`mozagg2bq backfill --retry {failed}` launches what has failed" in result.stderr
+    result = backfill(dagster_url, "--retry", failed)
+    assert result.returncode == 1
+    assert "COMPLETED_FAILED: 0 of 1 partitions done, 1 failed, 0 rows" in result.stderr
+
     administrator.execute(f"ALTER TABLE {table} RENAME other TO histogram")
     before = versions(lake, build)
     reexecute(dagster_url)
@@ -180,9 +188,19 @@ def test_twenty_partitions(
     assert check(dagster_url, build, Stage.RAW_DUMP, DAMAGED)[0]
 
     anew = ("--start", str(DAMAGED), "--end", str(DAMAGED + timedelta(days=1)), "--aggregate-type", "build_id")
-    result = backfill(dagster_url, *anew)
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert "1 of 1 partitions done, 0 failed" in result.stdout
+    with http_proxy(dagster_url) as proxy:
+        proxy.fail(2, lambda request: b"query State" in request.body, Answer(500, b"away for a moment"))
+        result = backfill(proxy.url, *anew)
+        assert result.returncode == 0, result.stdout + result.stderr
+        assert "1 of 1 partitions done, 0 failed" in result.stdout
+        assert result.stderr.count("waiting ") == 2
+        backfill_id = result.stdout.removeprefix("backfill ").partition(":")[0]
+        client = DagsterClient(proxy.url)
+        assert client.progress(backfill_id).rows > 0
+        del proxy.requests[:]
+        # Of a run that has ended there is nothing new to ask.
+        assert client.progress(backfill_id).rows == client.progress(backfill_id).rows
+        assert len(proxy.requests) == 2
     relaunched = versions(lake, build).items() ^ after.items()
     assert {key for key, _ in relaunched} == {(stage, DAMAGED) for stage in Stage}
     for aggregate_type in AggregateType:
@@ -205,11 +223,21 @@ def test_interrupted_and_canceled(
     assert f"it goes on: look at {dagster_url}/runs/b/{backfill_id}" in errors
     assert f"--cancel {backfill_id}" in errors
 
+    follow = subprocess.Popen(
+        command(dagster_url, "--follow", backfill_id), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     runs = "query Runs { runsOrError(filter: {statuses: [STARTED]}) { ... on Runs { results { runId } } } }"
     wait_for(lambda: str(bool(ask(dagster_url, runs)["results"])), "True")
     canceled = backfill(dagster_url, "--cancel", backfill_id)
-    assert (canceled.returncode, canceled.stdout) == (0, f"backfill {backfill_id} is being canceled\n")
+    assert canceled.stdout == f"backfill {backfill_id} is canceled: none of its runs goes on\n"
+    under_way = (
+        "query Runs { runsOrError(filter: {statuses: [STARTED, QUEUED]}) { ... on Runs { results { id } } } }"
+    )
+    assert ask(dagster_url, under_way)["results"] == []
     wait_for(lambda: DagsterClient(dagster_url).progress(backfill_id).status, "CANCELED")
+    _, errors = follow.communicate(timeout=60)
+    assert follow.returncode == 1
+    assert f"backfill {backfill_id} was canceled: " in errors
     # What was committed before is whole, and nothing else is left.
     for aggregate_type in AggregateType:
         for day in warehouse.count_days(aggregate_type, DAYS):

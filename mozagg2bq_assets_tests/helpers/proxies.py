@@ -54,7 +54,7 @@ class HttpProxy:
 
 
 @contextmanager
-def http_proxy(target: str) -> Iterator[HttpProxy]:
+def http_proxy(target: str, timeout_seconds: float = 60) -> Iterator[HttpProxy]:
     """A proxy before that URL."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -62,7 +62,7 @@ def http_proxy(target: str) -> Iterator[HttpProxy]:
 
         def forward(self, request: Request) -> tuple[Answer, list[tuple[str, str]]]:
             # The name of the host is signed, so it stays the one that the client has used.
-            connection = http.client.HTTPConnection(urlsplit(target).netloc, timeout=60)
+            connection = http.client.HTTPConnection(urlsplit(target).netloc, timeout=timeout_seconds)
             with_body = {name: value for name, value in self.headers.items() if name.lower() != "expect"}
             connection.request(request.method, request.path, request.body, with_body)
             answer = connection.getresponse()

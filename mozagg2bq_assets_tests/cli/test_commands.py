@@ -111,8 +111,8 @@ USAGE_ERRORS: dict[str, tuple[tuple[str, ...], dict[str, str], str]] = {
     "unknown engine": ((*CONVERT, "{tmp}"), {"TRANSFORM_ENGINE": "flink"}, "'TRANSFORM_ENGINE'): 'flink' is not one"),
     "no number": ((*SEED, "nan"), {}, "'--scale': nan is not a number"),
     "infinite": ((*SEED, "inf"), {}, "inf is not in the range 0<x<=1"),
-    "nothing to do": (("backfill",), {}, "Give --date, or --start and --end, or --cancel"),
-    "both": (("backfill", "--date", DAY, "--cancel", "x"), {}, "Give --date, or --start and --end, or --cancel"),
+    "nothing to do": (("backfill",), {}, "Give --date, or --start and --end, or --follow,"),
+    "both": (("backfill", "--date", DAY, "--cancel", "x"), {}, "Give --date, or --start and --end, or --follow,"),
     "unknown option": (("tables", "--dates", DAY), {}, "No such option '--dates'"),
     "unknown command": (("table",), {}, "No such command 'table'"),
 }  # fmt: skip

@@ -230,9 +230,7 @@ def test_interrupted_and_canceled(
     wait_for(lambda: str(bool(ask(dagster_url, runs)["results"])), "True")
     canceled = backfill(dagster_url, "--cancel", backfill_id)
     assert canceled.stdout == f"backfill {backfill_id} is canceled: none of its runs goes on\n"
-    under_way = (
-        "query Runs { runsOrError(filter: {statuses: [STARTED, QUEUED]}) { ... on Runs { results { id } } } }"
-    )
+    under_way = "query Runs { runsOrError(filter: {statuses: [STARTED, QUEUED]}) { ... on Runs { results { id } } } }"
     assert ask(dagster_url, under_way)["results"] == []
     wait_for(lambda: DagsterClient(dagster_url).progress(backfill_id).status, "CANCELED")
     _, errors = follow.communicate(timeout=60)

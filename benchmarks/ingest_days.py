@@ -1,8 +1,8 @@
-"""What a run of a backfill does, without Dagster: as many days of a type as asked, through dump and Parquet.
+"""What a run of a backfill does, without Dagster: as many days of a type as asked, through dump, Parquet and load.
 
-    python -m benchmarks.ingest_days TYPE DAYS
+    python -m benchmarks.ingest_days TYPE DAYS [STAGE …]
 
-Prints the seconds it took after imports.
+All stages, if none is named. Prints the seconds it took after imports.
 """
 
 import sys
@@ -12,6 +12,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from benchmarks.source import FIRST_DAY, days
+from mozagg2bq_assets.bigquery.warehouse import open_warehouse
 from mozagg2bq_assets.lake.store import Lake
 from mozagg2bq_assets.lake.writer import LakeWriter
 from mozagg2bq_assets.model.partitions import Partition, Stage
@@ -21,15 +22,25 @@ from mozagg2bq_assets.parquet.converter import DuckDBConverter
 from mozagg2bq_assets.pipeline.ingest import Services, ingest
 from mozagg2bq_assets.pipeline.source import open_source
 from mozagg2bq_assets.scratch import scratch_folder
-from mozagg2bq_assets.settings import LakeSettings, read_postgres
+from mozagg2bq_assets.settings import BigQuerySettings, LakeSettings, RunSettings, read_postgres
 
 
-def main(name: str, count: str) -> None:
+def main(name: str, count: str, *names: str) -> None:
     """Run it."""
+    stages = [Stage(each) for each in names] or list(Stage)
+    settings = RunSettings.read()
     started = time.monotonic()
     with scratch_folder() as folder:
-        services = Services(new_writer(), open_source(read_postgres()), DuckDBConverter(folder / Stage.PARQUET))
-        run(partitions(name, count), (Stage.RAW_DUMP, Stage.PARQUET), services, folder)
+        services = Services(
+            new_writer(),
+            open_source(read_postgres()),
+            DuckDBConverter(folder / Stage.PARQUET),
+            open_warehouse(BigQuerySettings.read()),
+            settings.outage_patience_seconds,
+            settings.dump_jobs,
+            settings.days_in_flight,
+        )
+        run(partitions(name, count), stages, services, folder)
     print(time.monotonic() - started)
 
 

@@ -74,12 +74,12 @@ def tool(name: str) -> str:
 
 
 def usage(pid: int) -> tuple[int, float]:
-    """Resident memory in bytes and CPU seconds of a process and all below it."""
+    """Memory in bytes, pages that several share counted once, and CPU seconds of a process and all below it."""
     memory, cpu = 0, 0.0
     try:
         root = psutil.Process(pid)
         for each in (root, *root.children(recursive=True)):
-            memory += each.memory_info().rss
+            memory += each.memory_full_info().pss
             cpu += sum(each.cpu_times()[:2])
     except psutil.NoSuchProcess:
         pass

@@ -9,13 +9,16 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import date
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Event, Thread
 
+import psutil
 import requests
 from dagster import DagsterInstance
 
@@ -33,6 +36,7 @@ from mozagg2bq_assets.settings import read_postgres
 
 RUNS = 3
 TEN = 10
+TWO_STAGES = (Stage.RAW_DUMP, Stage.PARQUET)
 URL = "http://127.0.0.1:3017"
 SUBMISSION, BUILD = AggregateType
 EMPTY_LOCATION = "import dagster, dagster_gcp, dagster_aws.s3\ndefs = dagster.Definitions()\n"
@@ -40,7 +44,7 @@ EMPTY_LOCATION = "import dagster, dagster_gcp, dagster_aws.s3\ndefs = dagster.De
 
 def main(section: str = "") -> None:
     """Run all sections, or one. Exits for a name that is none."""
-    sections = (start, catalog, one_day, eras, instead, ten_days, memory, on_cluster)
+    sections = (start, catalog, one_day, eras, instead, ten_days, latencies, memory, on_cluster)
     chosen = [each for each in sections if section in ("", each.__name__)]
     if not chosen:
         sys.exit(f"no section {section!r}: {', '.join(each.__name__ for each in sections)}")
@@ -178,14 +182,85 @@ def ten_days(folder: Path) -> Iterator[Sequence[str]]:
     )
     in_steps = max(end for _, end in steps) - min(start for start, _ in steps)
     yield "the same, first step to last", f"{in_steps:.0f} s", "", f"{theirs:.0f} s", ratio(theirs, in_steps)
-    bare = sum(float(output("benchmarks.ingest_days", kind, str(TEN))) for kind in (SUBMISSION, BUILD))
+    bare = sum(float(output("benchmarks.ingest_days", kind, str(TEN), *TWO_STAGES)) for kind in (SUBMISSION, BUILD))
     yield "", f"{in_steps:.0f} s", "the same functions without Dagster", f"{bare:.0f} s", ratio(in_steps, bare)
+
+
+def latencies(folder: Path) -> Iterator[Sequence[str]]:
+    """Days through all stages, with S3 and BigQuery as far away as the real ones, against what has to be done here."""
+    for kind, count in ((SUBMISSION, TEN), (BUILD, 20)):
+        alone = timed(partial(dump_days, folder / "dumped", [Partition(kind, day) for day in days(FIRST_DAY, count)]))
+        with far_away(), watched_disk(folder / "tmp") as disk:
+            before = busy_seconds()
+            found = python("benchmarks.ingest_days", kind, str(count))
+            cpu = busy_seconds() - before
+        bound = max(alone.seconds, cpu / (os.cpu_count() or 1))
+        yield (
+            f"{count} days of {kind}, latencies injected", f"{found.seconds:.1f} s, {megabytes(found)}",
+            f"the dump alone {alone.seconds:.1f} s, half of all CPU seconds", f"{cpu / 2:.1f} s",
+            ratio(found.seconds, bound),
+        )  # fmt: skip
+        yield "a day; local disk at its highest", f"{found.seconds / count:.2f} s", f"{max(disk) / 1e6:.0f} MB", "", ""
+
+
+def dump_days(target: Path, wanted: Sequence[Partition]) -> None:
+    """Our dump of those days, and nothing else."""
+    deque(Dumper(open_source(read_postgres()), target).dump(wanted), maxlen=0)
+    shutil.rmtree(target)
+
+
+@contextmanager
+def far_away() -> Iterator[None]:
+    """S3 and BigQuery behind the latencies of `benchmarks.latency`."""
+    before, command = dict(os.environ), (sys.executable, "-m", "benchmarks.latency")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            s3, bigquery = (process.stdout.readline() if process.stdout else "").split()
+            os.environ.update(AWS_ENDPOINT_URL=s3, BIGQUERY_EMULATOR_HOST=bigquery)
+            yield
+        finally:
+            process.terminate()
+            os.environ.update(before)
+
+
+@contextmanager
+def watched_disk(folder: Path) -> Iterator[list[int]]:
+    """TMPDIR in that folder for processes that the block starts; gives the bytes in it, every second."""
+    folder.mkdir(exist_ok=True)
+    ended, sizes, before = Event(), [0], dict(os.environ)
+
+    def watch() -> None:
+        while not ended.wait(1):
+            sizes.append(sum(_size(path) for path in folder.rglob("*")))
+
+    os.environ["TMPDIR"] = str(folder)
+    watcher = Thread(target=watch)
+    watcher.start()
+    try:
+        yield sizes
+    finally:
+        ended.set()
+        watcher.join()
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _size(path: Path) -> int:
+    with suppress(OSError):
+        return path.stat().st_size if path.is_file() else 0
+    return 0
+
+
+def busy_seconds() -> float:
+    """CPU time that this machine has spent, whoever did."""
+    times = psutil.cpu_times()
+    return float(times.user + times.system)
 
 
 def memory(_: Path) -> Iterator[Sequence[str]]:
     """Peak memory of batches of different sizes."""
     for kind, counts in ((SUBMISSION, (2, 10)), (BUILD, (2, 20))):
-        few, many = (python("benchmarks.ingest_days", kind, str(count)) for count in counts)
+        few, many = (python("benchmarks.ingest_days", kind, str(count), *TWO_STAGES) for count in counts)
         yield (
             f"peak memory of {counts[1]} days, {kind}", megabytes(many),
             f"{counts[0]} days", megabytes(few), ratio(many.peak_bytes, few.peak_bytes),

@@ -228,12 +228,3 @@ def _bad(error: ValidationError) -> Iterator[str]:
     for problem in error.errors(include_url=False, include_input=False, include_context=False):
         if problem["type"] != "missing":
             yield f"{problem['loc'][0]}: {problem['msg'].removeprefix('Value error, ')}"
-
-
-# Until the commands read the classes.
-def partitions_start() -> date:
-    return RunSettings.read().partitions_start
-
-
-def engine() -> str:
-    return RunSettings.read().engine

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import date
 from itertools import count
 from pathlib import Path
+from threading import Lock
 
 from google.api_core.exceptions import (
     Conflict,
@@ -43,6 +44,10 @@ CLUSTERING = {
     AggregateType.SUBMISSION_DATE: ("ds_nodash", "version", "metric", "channel"),
     AggregateType.BUILD_ID: ("metric", "channel", "os", "version"),
 }
+
+# Google's client holds a whole file in memory while it uploads it, and one upload takes all of the line. Many load jobs
+# are waited for at once.
+_UPLOAD = Lock()
 
 _IN_RANGE = "_PARTITIONDATE >= @start AND _PARTITIONDATE < @end"
 
@@ -92,7 +97,7 @@ class Warehouse:
             schema=SCHEMA,
         )
         try:
-            with parquet.open("rb") as file:
+            with _UPLOAD, parquet.open("rb") as file:
                 job = self.client.load_table_from_file(
                     file, destination, job_id=job_id, location=location, job_config=config
                 )

@@ -37,14 +37,14 @@ def backfill(
     if sum(choice is not None for choice in (days, follow, retry, cancel)) != 1:
         raise click.UsageError("Give --date, or --start and --end, or --follow, --retry or --cancel with an id.")
     client = DagsterClient(url.rstrip("/"))
-    if cancel:
+    if cancel is not None:
         client.cancel(cancel)
         click.echo(f"backfill {cancel} is canceled: none of its runs goes on")
     elif days:
         check_partitions(days)
         _follow(client, client.launch(types(aggregate_type), list(days)))
     else:
-        _follow(client, client.retry(retry) if retry else str(follow))
+        _follow(client, client.retry(retry) if retry is not None else str(follow))
 
 
 def _follow(client: DagsterClient, backfill_id: str) -> None:

@@ -10,7 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
-from mozagg2bq_assets.errors import Attempt, OperatorError, UserError
+from mozagg2bq_assets.errors import Attempt, OperatorError
 from mozagg2bq_assets.model.counts import ChannelCounts, TableCounts, UnmappedKeys
 from mozagg2bq_assets.model.files import StoredFile, describe
 from mozagg2bq_assets.model.partitions import Partition
@@ -25,14 +25,6 @@ class Engine(StrEnum):
 
     duckdb = "duckdb"
     spark = "spark"
-
-    @classmethod
-    def parse(cls, text: str) -> "Engine":
-        """The engine a user named. Raises UserError."""
-        try:
-            return cls(text)
-        except ValueError:
-            raise UserError(f"transform engine {text!r}: use {' or '.join(cls)} (TRANSFORM_ENGINE)") from None
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ from mozagg2bq_assets.errors import Attempt, DataError
 from mozagg2bq_assets.model.files import StoredFile
 from mozagg2bq_assets.postgres.copytext import whole_rows
 
+# One keeps up with pg_dump, but not while a day is converted too: then plain files would fill the disk.
+THREADS = 2
 LEVEL = 1
 GZIP = 31  # zlib's number for the largest window and gzip's header
 
@@ -36,7 +38,7 @@ class CompressedFile:
 
 @dataclass(frozen=True)
 class Compressor:
-    """Compresses the data files of a folder in a thread of its own, each when pg_dump says that it is finished."""
+    """Compresses the data files of a folder in threads of its own, each when pg_dump says that it is finished."""
 
     directory: Path
     _pool: ThreadPoolExecutor
@@ -65,7 +67,7 @@ class Compressor:
 @contextmanager
 def compressor(directory: Path) -> Iterator[Compressor]:
     """A compressor for what pg_dump writes into that folder."""
-    with ThreadPoolExecutor(1, "compress") as pool:
+    with ThreadPoolExecutor(THREADS, "compress") as pool:
         try:
             yield Compressor(directory, pool)
         finally:

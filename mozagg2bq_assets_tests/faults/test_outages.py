@@ -1,0 +1,153 @@
+"""A backfill that nobody watches: services go away and come back, workers are killed, and every partition is done."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import date, timedelta
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import psutil
+import pytest
+import requests
+from hypothesis import settings
+
+from mozagg2bq_assets.local import sample
+from mozagg2bq_assets.local.postgres import PostgresServer
+from mozagg2bq_assets.local.services import Service, free_port
+from mozagg2bq_assets.local.stack import ROOT, Stack, isolated
+from mozagg2bq_assets.model.partitions import DayRange
+from mozagg2bq_assets.model.tables import AggregateType
+
+LONG = settings().max_examples == 500
+# A hundred partitions, or all of the history: tables are tiny.
+DAYS = DayRange(date(2015, 6, 1), date(2020, 4, 1)) if LONG else DayRange(date(2019, 12, 1), date(2020, 1, 20))
+OUTAGE_SECONDS = 120 if LONG else 10
+SAMPLE = DayRange(DAYS.start, DAYS.start + timedelta(days=3))
+BIN = Path(sys.executable).parent
+
+
+class Watched:
+    """A stack of the test's own, with Dagster on it and a backfill under way."""
+
+    def __init__(self, stack: Stack, environment: dict[str, str], url: str, dagster: psutil.Process) -> None:
+        self.stack, self.environment, self.url, self.dagster = stack, environment, url, dagster
+
+    def mozagg2bq(self, *arguments: str) -> tuple[str, ...]:
+        """A command line."""
+        return (str(BIN / "mozagg2bq"), *arguments)
+
+    def workers(self) -> list[psutil.Process]:
+        """The processes of runs."""
+        return [
+            process for process in self.dagster.children(recursive=True) if "execute_run" in " ".join(process.cmdline())
+        ]
+
+
+@pytest.fixture
+def watched() -> Iterator[Watched]:
+    """Sample days of both types, a table a day, and a webserver with its daemon."""
+    with TemporaryDirectory(prefix="outages-") as name:
+        stack, port = Stack(Path(name)), free_port()
+        environment = isolated(stack.up()) | {
+            "PARTITIONS_START": str(DAYS.start),
+            "PARTITIONS_PER_RUN": "30" if LONG else "10",
+        }
+        try:
+            with stack.administrator() as connection:
+                sample.create_update_dates(connection)
+                for aggregate_type in AggregateType:
+                    for day in DAYS:
+                        table = f"{aggregate_type}_nightly_73_{day:%Y%m%d}"
+                        sample.create_table(connection, table)
+                        sample.insert(connection, table, sample.EDGE_ROWS)
+            with Path(name, "dev.log").open("wb") as log:
+                command = ("-m", "dagster", "dev", "--port", str(port), "--workspace", str(ROOT / "workspace.yaml"))
+                process = subprocess.Popen(
+                    (sys.executable, *command), cwd=environment["DAGSTER_HOME"], env=environment, stdout=log, stderr=log
+                )
+            try:
+                url = f"http://127.0.0.1:{port}"
+                wait_for(lambda: answers(url))
+                yield Watched(stack, environment, url, psutil.Process(process.pid))
+            finally:
+                process.send_signal(signal.SIGINT)
+                process.wait(60)
+        finally:
+            stack.down()
+
+
+def answers(url: str) -> bool:
+    """Whether the webserver is up."""
+    try:
+        return requests.get(f"{url}/server_info", timeout=5).ok
+    except requests.RequestException:
+        return False
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
+    """Until it is so."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+
+
+def loaded(watched: Watched) -> int:
+    """Manifests of loads in the lake."""
+    folder = watched.stack.state_dir / "s3" / "lake" / "mozagg2bq" / "bigquery_table"
+    return sum(1 for _ in folder.glob("*/*/manifest.json"))
+
+
+def end_some_worker(watched: Watched) -> None:
+    """Kill the process of one run."""
+    wait_for(watched.workers, 300)
+    for worker in watched.workers()[:1]:
+        worker.send_signal(signal.SIGKILL)
+
+
+@pytest.mark.stress
+def test_nobody_watches(watched: Watched) -> None:
+    """Each service is away for a while, PostgreSQL restarts, and the processes of two runs are killed."""
+    stack, everything = watched.stack, 2 * len(DAYS)
+    outages: list[tuple[Service | PostgresServer, float]] = [
+        (stack.s3, OUTAGE_SECONDS),
+        (stack.bigquery, OUTAGE_SECONDS),
+        (stack.postgres, OUTAGE_SECONDS),
+        (stack.postgres, 0),  # restarts
+    ]
+    with subprocess.Popen(
+        watched.mozagg2bq("backfill", "--start", str(DAYS.start), "--end", str(DAYS.end), "--url", watched.url),
+        env=watched.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as backfill:
+        try:
+            for done, (service, seconds) in enumerate(outages, 1):
+                # Spread over the backfill.
+                wait_for(partial(has_loaded, watched, backfill, done * everything // 8), 3600)
+                service.stop()
+                time.sleep(seconds)
+                stack.up()
+            for _ in range(2):
+                end_some_worker(watched)
+                time.sleep(5)
+            output, _ = backfill.communicate(timeout=3 * 3600 if LONG else 400)
+        finally:
+            backfill.kill()
+    assert backfill.returncode == 0, output
+    assert f"{everything} of {everything} partitions done, 0 failed" in output
+    verify = watched.mozagg2bq("verify", "--content", "--start", str(SAMPLE.start), "--end", str(SAMPLE.end))
+    result = subprocess.run(verify, env=watched.environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout.count(str(len(sample.EDGE_ROWS))) >= 2 * len(SAMPLE)
+
+
+def has_loaded(watched: Watched, backfill: subprocess.Popen[str], wanted: int) -> bool:
+    """Whether so many partitions are loaded. The backfill must not have ended: what is to come would be too late."""
+    assert backfill.poll() is None, backfill.communicate()[0]
+    return loaded(watched) >= wanted

@@ -1,6 +1,6 @@
 """What a run of a backfill does, without Dagster: as many days of a type as asked, through dump, Parquet and load.
 
-    python -m benchmarks.ingest_days TYPE DAYS [STAGE …]
+    python -m benchmarks.ingest_days TYPE DAYS FIRST_DAY [STAGE …]
 
 All stages, if none is named. Prints the seconds it took after imports.
 """
@@ -8,6 +8,7 @@ All stages, if none is named. Prints the seconds it took after imports.
 import sys
 import time
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 from uuid import uuid4
 
@@ -25,7 +26,7 @@ from mozagg2bq_assets.scratch import scratch_folder
 from mozagg2bq_assets.settings import BigQuerySettings, LakeSettings, RunSettings, read_postgres
 
 
-def main(name: str, count: str, *names: str) -> None:
+def main(name: str, count: str, first: str, *names: str) -> None:
     """Run it."""
     stages = [Stage(each) for each in names] or list(Stage)
     settings = RunSettings.read()
@@ -40,7 +41,7 @@ def main(name: str, count: str, *names: str) -> None:
             settings.dump_jobs,
             settings.days_in_flight,
         )
-        run(partitions(name, count), stages, services, folder)
+        run(partitions(name, count, date.fromisoformat(first)), stages, services, folder)
     print(time.monotonic() - started)
 
 
@@ -50,9 +51,9 @@ def new_writer() -> LakeWriter:
     return LakeWriter(Lake(LakeSettings.read()), Run(run_id, run_id), lambda _: False)
 
 
-def partitions(name: str, count: str) -> list[Partition]:
-    """The first days of the benchmarks' source."""
-    return [Partition(AggregateType.parse(name), day) for day in days(FIRST_DAY, int(count))]
+def partitions(name: str, count: str, first: date = FIRST_DAY) -> list[Partition]:
+    """So many days of a type."""
+    return [Partition(AggregateType.parse(name), day) for day in days(first, int(count))]
 
 
 def run(wanted: Sequence[Partition], stages: Sequence[Stage], services: Services, folder: Path) -> None:

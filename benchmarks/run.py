@@ -24,7 +24,17 @@ from dagster import DagsterInstance
 
 from benchmarks.loopback import listening
 from benchmarks.measure import Measured, alternately, run, tool, usage
-from benchmarks.source import ERAS, FIRST_DAY, FIRST_EMPTY_DAY, STACK, days, prepare, prepare_eras
+from benchmarks.source import (
+    ERAS,
+    FIRST_DAY,
+    FIRST_EMPTY_DAY,
+    FIRST_SMALL_DAY,
+    SMALL_DAYS,
+    STACK,
+    days,
+    prepare,
+    prepare_eras,
+)
 from mozagg2bq_assets.cli.dagster_client import DagsterClient
 from mozagg2bq_assets.local.spark import ADDRESS, cluster
 from mozagg2bq_assets.local.stack import ROOT, running_stack
@@ -182,17 +192,20 @@ def ten_days(folder: Path) -> Iterator[Sequence[str]]:
     )
     in_steps = max(end for _, end in steps) - min(start for start, _ in steps)
     yield "the same, first step to last", f"{in_steps:.0f} s", "", f"{theirs:.0f} s", ratio(theirs, in_steps)
-    bare = sum(float(output("benchmarks.ingest_days", kind, str(TEN), *TWO_STAGES)) for kind in (SUBMISSION, BUILD))
+    bare = sum(
+        float(output("benchmarks.ingest_days", kind, str(TEN), str(FIRST_DAY), *TWO_STAGES))
+        for kind in (SUBMISSION, BUILD)
+    )
     yield "", f"{in_steps:.0f} s", "the same functions without Dagster", f"{bare:.0f} s", ratio(in_steps, bare)
 
 
 def latencies(folder: Path) -> Iterator[Sequence[str]]:
     """Days through all stages, with S3 and BigQuery as far away as the real ones, against what has to be done here."""
-    for kind, count in ((SUBMISSION, TEN), (BUILD, 20)):
-        alone = timed(partial(dump_days, folder / "dumped", [Partition(kind, day) for day in days(FIRST_DAY, count)]))
+    for kind, first, count in ((SUBMISSION, FIRST_DAY, TEN), (BUILD, FIRST_SMALL_DAY, SMALL_DAYS)):
+        alone = timed(partial(dump_days, folder / "dumped", [Partition(kind, day) for day in days(first, count)]))
         with far_away(), watched_disk(folder / "tmp") as disk:
             before = busy_seconds()
-            found = python("benchmarks.ingest_days", kind, str(count))
+            found = python("benchmarks.ingest_days", kind, str(count), str(first))
             cpu = busy_seconds() - before
         bound = max(alone.seconds, cpu / (os.cpu_count() or 1))
         yield (
@@ -260,7 +273,9 @@ def busy_seconds() -> float:
 def memory(_: Path) -> Iterator[Sequence[str]]:
     """Peak memory of batches of different sizes."""
     for kind, counts in ((SUBMISSION, (2, 10)), (BUILD, (2, 20))):
-        few, many = (python("benchmarks.ingest_days", kind, str(count), *TWO_STAGES) for count in counts)
+        few, many = (
+            python("benchmarks.ingest_days", kind, str(count), str(FIRST_DAY), *TWO_STAGES) for count in counts
+        )
         yield (
             f"peak memory of {counts[1]} days, {kind}", megabytes(many),
             f"{counts[0]} days", megabytes(few), ratio(many.peak_bytes, few.peak_bytes),

@@ -382,6 +382,11 @@ def python(module: str, *arguments: str) -> Measured:
     return run((sys.executable, "-m", module, *arguments))
 
 
+def ingest_days(kind: AggregateType, count: int) -> Measured:
+    """Days through dump and Parquet, in a process."""
+    return python("benchmarks.ingest_days", kind, str(count), str(FIRST_DAY), *TWO_STAGES)
+
+
 def output(module: str, *arguments: str) -> str:
     """What a module of the benchmarks prints."""
     command = (sys.executable, "-m", module, *arguments)

@@ -5,6 +5,7 @@ import os
 import pytest
 
 from mozagg2bq_assets.errors import UserError
+from mozagg2bq_assets.parquet.converter import Engine
 from mozagg2bq_assets.settings import (
     BigQuerySettings,
     LakeSettings,
@@ -104,6 +105,13 @@ def test_values(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BIGQUERY_PROJECT", "project")
     monkeypatch.setenv("BIGQUERY_DATASET", "dataset")
     assert BigQuerySettings.read(dataset="other").dataset == "other"
+
+
+def test_every_engine_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The settings name the engines by themselves, as they know nothing of Parquet."""
+    for engine in Engine:
+        monkeypatch.setenv("TRANSFORM_ENGINE", engine.value)
+        assert Engine(RunSettings.read().engine) is engine
 
 
 def test_credentials_in_an_object(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,8 @@ from dagster import AssetCheckKey, DagsterInstance, TableMetadataValue
 from psycopg import sql
 
 from mozagg2bq_assets.defs.keys import RECONCILIATION, source_key
+from mozagg2bq_assets.defs.partitions import daily_partitions
+from mozagg2bq_assets.defs.specs import check_specs
 from mozagg2bq_assets.errors import UserError
 from mozagg2bq_assets.lake.manifest import MANIFESTS, DumpManifest, ParquetManifest
 from mozagg2bq_assets.local import sample
@@ -20,6 +22,7 @@ from mozagg2bq_assets_tests.helpers.runs import DAYS, TYPE, Pipeline, checks, fa
 
 FIRST, SECOND, THIRD = DAYS
 STAGES = tuple(Stage)
+DAILY = daily_partitions(FIRST)
 
 
 def one(day: date) -> DayRange:
@@ -38,6 +41,9 @@ def test_three_days(pipeline: Pipeline) -> None:
     assert result.success
     assert materialized(result) == {stage: [str(day) for day in DAYS] for stage in STAGES}
     assert [check.passed for check in checks(result)] == [True] * 9
+    # Every check that the assets declare is evaluated for every day.
+    declared = {(spec.asset_key, spec.name, str(day)) for spec in check_specs(TYPE, DAILY) for day in DAYS}
+    assert {(check.asset_key, check.check_name, check.partition) for check in checks(result)} == declared
     report = pipeline.reconcile()
     assert report.differences == []
     assert [(day.source_rows, day.dump_rows, day.parquet_rows, day.bigquery_rows) for day in report.days] == [

@@ -105,3 +105,11 @@ def test_what_does_not_print() -> None:
     """Names and messages of servers make neither lines nor colours of their own in ours."""
     assert str(DataError("table a\nb\x1b[31m: \u202e ä 😀")) == r"table a\nb\x1b[31m: \u202e ä 😀"
     assert "\n" not in (UnmappedKeys({"a\nb": UnmappedKey(1, "x\ny")}).warning() or "\n")
+
+
+@pytest.mark.parametrize("aggregate_type", AggregateType)
+def test_every_type_has_tables(aggregate_type: AggregateType) -> None:
+    """A type whose names were not parsed would have no rows, and no count would differ."""
+    table = SourceTable.parse(f"{aggregate_type}_nightly_73_20191201")
+    assert table is not None
+    assert table.aggregate_type is aggregate_type

@@ -88,12 +88,10 @@ def _converter(engine: Engine, work: Path) -> Converter:
 def _spark_converter(work: Path) -> Converter:
     # As with the settings: who converts with DuckDB does not wait for these.
     from mozagg2bq_assets.settings import SparkSettings
-    from mozagg2bq_assets.spark.job import SparkConverter
-    from mozagg2bq_assets.spark.session import open_session, spark_config
-    from mozagg2bq_assets.spark.storage import FolderStorage
+    from mozagg2bq_assets.spark import job, session, storage
 
-    config = spark_config(SparkSettings.read())
-    return SparkConverter(partial(open_session, config), FolderStorage(work))
+    config = session.spark_config(SparkSettings.read())
+    return job.SparkConverter(partial(session.open_session, config), storage.FolderStorage(work))
 
 
 def _partition(folder: Path) -> Partition:

@@ -96,13 +96,11 @@ class SparkResource(ConfigurableResource["SparkSession"]):
 
     def converter(self, lake: Lake, run_id: str) -> "Converter":
         """The engine that converts what is in a lake. Raises UserError where Spark could not start."""
-        from mozagg2bq_assets.spark.job import SparkConverter
-        from mozagg2bq_assets.spark.session import prepare
-        from mozagg2bq_assets.spark.storage import LakeStorage
+        from mozagg2bq_assets.spark import job, session, storage
 
-        prepare()
+        session.prepare()
         self._settings()
-        return SparkConverter(self.session, LakeStorage(lake.settings, run_id))
+        return job.SparkConverter(self.session, storage.LakeStorage(lake.settings, run_id))
 
     def session(self) -> "SparkSession":
         """dagster-pyspark's session. Raises UserError where Spark does not start."""

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
 import click
+from dagster import DagsterInstance, ExecuteInProcessResult
 
+from mozagg2bq_assets.definitions import defs
 from mozagg2bq_assets.defs.keys import job_name
 from mozagg2bq_assets.local import sample
 from mozagg2bq_assets.local.commands import run
@@ -13,9 +14,6 @@ from mozagg2bq_assets.local.stack import Stack, running_stack
 from mozagg2bq_assets.model.partitions import DayRange
 from mozagg2bq_assets.model.tables import AggregateType
 from mozagg2bq_assets.pipeline.report import report_lines, reports
-
-if TYPE_CHECKING:
-    from dagster import ExecuteInProcessResult
 
 
 def main() -> int:
@@ -41,10 +39,6 @@ def run_job(aggregate_type: AggregateType, days: DayRange) -> bool:
 
     Raises KeyboardInterrupt where that ended the run.
     """
-    from dagster import DagsterInstance
-
-    from mozagg2bq_assets.definitions import defs
-
     first, *_, last = (days.start, *days)
     with DagsterInstance.get() as instance:
         result = (
@@ -65,7 +59,7 @@ def run_job(aggregate_type: AggregateType, days: DayRange) -> bool:
     return result.success
 
 
-def was_interrupted(result: "ExecuteInProcessResult") -> bool:
+def was_interrupted(result: ExecuteInProcessResult) -> bool:
     """Whether Ctrl-C or a signal ended the run, which Dagster returns as a failure like any other."""
     # By value: the enum itself is not public.
     failures = (event.job_failure_data for event in result.all_events if event.is_run_failure)

@@ -244,7 +244,7 @@ def watched_disk(folder: Path) -> Iterator[list[int]]:
 
     def watch() -> None:
         while not ended.wait(1):
-            sizes.append(sum(_size(path) for path in folder.rglob("*")))
+            sizes.append(_size(folder))
 
     os.environ["TMPDIR"] = str(folder)
     watcher = Thread(target=watch)
@@ -258,10 +258,14 @@ def watched_disk(folder: Path) -> Iterator[list[int]]:
         os.environ.update(before)
 
 
-def _size(path: Path) -> int:
-    with suppress(OSError):
-        return path.stat().st_size if path.is_file() else 0
-    return 0
+def _size(folder: Path) -> int:
+    """Bytes of all files in a folder from which some go meanwhile."""
+    size = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                size += os.stat(f"{parent}/{name}").st_size
+    return size
 
 
 def busy_seconds() -> float:

@@ -175,7 +175,7 @@ class RunSettings(Settings):
         2, ge=1, le=64, validation_alias="DUMP_JOBS", description="Connections that read the source at once."
     )
     days_in_flight: int = Field(
-        8,
+        16,
         ge=1,
         le=64,
         validation_alias="DAYS_IN_FLIGHT",

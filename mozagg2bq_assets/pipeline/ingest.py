@@ -56,7 +56,7 @@ class Services:
     warehouse: "Warehouse | None" = None
     patience_seconds: float = 0
     dump_jobs: int = JOBS
-    in_flight: int = 8
+    in_flight: int = 16
 
 
 def ingest(

@@ -10,6 +10,15 @@ from mozagg2bq_assets.errors import OperatorError, TransientError, UserError
 from mozagg2bq_assets.postgres.tools import TOOLS_ENVIRONMENT
 
 CONNECT_SECONDS = 10
+# A network may swallow packets without a word. The kernel then gives a connection up after a minute, in libpq's terms:
+# 30 s without a packet, then three questions, 10 s apart; or a minute in which nothing that was sent is acknowledged.
+KEEPALIVES = {
+    "keepalives": 1,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
 OLDEST_SERVER = 110000
 
 
@@ -49,6 +58,7 @@ class Postgres:
         """
         try:
             connection = psycopg.connect(
+                self.connection_string(),
                 host=self.host,
                 hostaddr="",  # or PGHOSTADDR, or a service, would lead elsewhere
                 port=self.port,
@@ -96,6 +106,10 @@ class Postgres:
             "PGCLIENTENCODING": "UTF8",
             **TOOLS_ENVIRONMENT,
         }
+
+    def connection_string(self) -> str:
+        """The settings of libpq that no variable of the environment has, for pg_dump beside `environment` too."""
+        return " ".join(f"{name}={value}" for name, value in KEEPALIVES.items())
 
 
 # FATAL is what a server says that answers; these of its reasons pass by themselves.

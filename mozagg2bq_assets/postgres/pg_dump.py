@@ -51,7 +51,7 @@ def run_pg_dump(
     lost the server), and Cancelled where it was ended because `cancelled` was set; then the folder is gone.
     """
     errors: deque[str] = deque(maxlen=3)
-    process = _start(_command(snapshot, partitions, output, jobs), source)
+    process = _start([*_command(snapshot, partitions, output, jobs), source.connection_string()], source)
     try:
         # pg_dump switches the server's statement timeout off for itself, so nothing else would end it.
         with ended_early(cancelled, process.kill, DEADLINE_SECONDS):

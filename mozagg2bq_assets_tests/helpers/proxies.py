@@ -1,7 +1,9 @@
 """Proxies between the code and a real server, which do what networks and overloaded services do."""
 
+import ctypes
 import http.client
 import socket
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -10,6 +12,8 @@ from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple, TypeAlias
 from urllib.parse import urlsplit
+
+SO_ATTACH_FILTER = 26  # of Linux
 
 
 class Request(NamedTuple):
@@ -125,6 +129,14 @@ class TcpProxy:
 
     port: int
     connections: list[socket.socket] = field(default_factory=list)
+
+    def swallow(self) -> None:
+        """Drop every packet of every connection, without a word, as a firewall that has forgotten them does."""
+        drop_all = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))  # of BPF: return 0 bytes
+        program = struct.pack("HL", 1, ctypes.addressof(drop_all))
+        for connection in self.connections:
+            if connection.family == socket.AF_INET:
+                connection.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
 
     def cut(self) -> None:
         """End every connection, as a network or a server that goes down does."""

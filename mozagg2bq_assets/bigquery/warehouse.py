@@ -250,8 +250,15 @@ _PASSING = {"backendError", "internalError", "rateLimitExceeded"}
 _PASSING |= {"jobBackendError", "jobInternalError", "jobRateLimitExceeded"}
 
 
+# A job or a session for an upload was there a moment ago, and has to be asked for again.
+_VANISHED = ("not found: job", "/upload/bigquery/")
+
+
 def _is_transient(error: Exception) -> bool:
     """Whether BigQuery was away or overloaded, rather than refusing."""
     if isinstance(error, GoogleAPICallError) and any(each.get("reason") in _PASSING for each in error.errors):
+        return True
+    gone = isinstance(error, GoogleAPICallError) and error.code in (404, 410)
+    if gone and any(text in str(error).lower() for text in _VANISHED):
         return True
     return isinstance(error, RequestException | RetryError | ServerError | TooManyRequests | TransportError)

@@ -40,7 +40,7 @@ ROW_GROUP_BYTES = 128 * 2**20
 DICTIONARY_VALUES = 20_000
 # Of all files together, where shapes are looked for first: some 0.03 s.
 SAMPLED_ROWS = 1_000
-THREAD_MEMORY = 200 * 2**20  # with 150 MiB, groups in the making spill to disk
+THREAD_MEMORY = 270 * 2**20  # for rows of 20 MiB on one thread; and with half of it, groups in the making spill to disk
 
 _CHUNKS = pyarrow.schema(
     [(name, pyarrow.large_string()) for name in (*NAMES, "chunk")] + [(name, pyarrow.int32()) for name in PLACES]

@@ -1,5 +1,6 @@
 """A backfill that nobody watches: services go away and come back, workers are killed, and every partition is done."""
 
+import re
 import signal
 import subprocess
 import sys
@@ -143,7 +144,8 @@ def test_nobody_watches(watched: Watched) -> None:
             output, _ = backfill.communicate(timeout=3 * 3600 if LONG else 400)
         finally:
             backfill.kill()
-    assert backfill.returncode == 0, output
+    log = (stack.state_dir / "dev.log").read_text()
+    assert backfill.returncode == 0, output + "".join(re.findall(r".*(?:ERROR|Error).*\n", log))
     assert f"{everything} of {everything} partitions done, 0 failed" in output
     verify = watched.mozagg2bq("verify", "--content", "--start", str(SAMPLE.start), "--end", str(SAMPLE.end))
     result = subprocess.run(verify, env=watched.environment, capture_output=True, text=True, check=False)

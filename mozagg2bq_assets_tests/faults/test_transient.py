@@ -157,6 +157,14 @@ BIGQUERY_FAULTS: dict[str, tuple[Callable[[Request], bool], Answer]] = {
     "away, tables": (lambda r: "/tables/" in r.path, Answer(503)),
     "away, uploads": (lambda r: "/upload/" in r.path, Answer(503)),
     "cut, uploads": (lambda r: "/upload/" in r.path, Answer(200, b"x" * 900, cut=1)),
+    "unknown, sessions of uploads": (
+        lambda r: r.method == "PUT" and "/upload/" in r.path,
+        Answer(404, json.dumps({"error": {"code": 404, "message": "Upload session x not found"}}).encode()),
+    ),
+    "unknown, jobs of queries": (
+        lambda r: r.method == "GET" and "/queries/" in r.path,
+        Answer(404, json.dumps({"error": {"code": 404, "message": "Not found: Job local:US.x"}}).encode()),
+    ),
     "cut, queries": (lambda r: "/queries" in r.path, Answer(200, b"x" * 900, cut=1)),
     "overloaded, queries": (
         lambda r: "/queries" in r.path,

@@ -9,12 +9,13 @@ from uuid import uuid4
 import pytest
 from google.cloud import bigquery
 
-from mozagg2bq_assets.bigquery.warehouse import SCHEMA, Warehouse, check_table
+from mozagg2bq_assets.bigquery.warehouse import SCHEMA, Warehouse, check_table, open_warehouse
 from mozagg2bq_assets.errors import UserError
 from mozagg2bq_assets.model.partitions import DayRange, Partition
 from mozagg2bq_assets.model.tables import AggregateType
 from mozagg2bq_assets.parquet.writer import write_parquet
 from mozagg2bq_assets.postgres.archive import open_archive
+from mozagg2bq_assets.settings import BigQuerySettings
 from mozagg2bq_assets_tests.helpers.archives import archive_folder
 from mozagg2bq_assets_tests.helpers.rows import FIRST_DAY
 
@@ -115,3 +116,8 @@ def test_table_of_somebody_else(change: Callable[[bigquery.Table], None], messag
     change(table)
     with pytest.raises(UserError, match=message):
         check_table(table)
+
+
+def test_location(stack: object) -> None:
+    """Datasets are made where the settings say, and queries run there."""
+    assert open_warehouse(BigQuerySettings.read(location="europe-west1")).client.location == "europe-west1"

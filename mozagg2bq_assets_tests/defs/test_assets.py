@@ -244,6 +244,17 @@ def test_bad_settings(
     assert materialized(result) == {stage: [] for stage in STAGES}
 
 
+def test_a_run_needs_its_own_services_alone(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Converting asks for nothing of PostgreSQL or BigQuery; dumping then says in one line what is missing."""
+    assert pipeline.run(one(FIRST)).success
+    for name in ("POSTGRES_HOST", "POSTGRES_PASS", "BIGQUERY_PROJECT"):
+        monkeypatch.delenv(name)
+    assert pipeline.run(one(FIRST), [Stage.PARQUET]).success
+    result = pipeline.run(one(FIRST), [Stage.RAW_DUMP])
+    assert not result.success
+    assert failure_of(result).startswith("POSTGRES_HOST is not set; POSTGRES_PASS is not set: ")
+
+
 def test_no_secret_anywhere(pipeline: Pipeline, capfd: pytest.CaptureFixture[str]) -> None:
     """Neither events nor logs nor manifests hold a password."""
     result = pipeline.run()

@@ -5,7 +5,7 @@ no error shows a value. Nothing is built here: who needs a service passes its se
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import date
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
@@ -61,8 +61,7 @@ class Settings(BaseSettings):
         try:
             return cls(**{name: value for name, value in values.items() if value is not None})
         except ValidationError as error:
-            unset = [f"{name} is not set" for name in _missing(error)]
-            raise UserError("; ".join([*unset, *_bad(error)]) + _REMEDY) from None
+            raise UserError(_message(_missing(error), _bad(error))) from None
 
     @classmethod
     def texts(cls) -> dict[str, Any]:
@@ -192,19 +191,19 @@ def read_postgres(**values: Any) -> PostgresByVariables | PostgresByObject:
     return _postgres_class(values.get("credentials_uri")).read(**values)
 
 
+def read_services() -> tuple[PostgresByVariables | PostgresByObject, LakeSettings, BigQuerySettings]:
+    """Read the settings of source, lake and BigQuery. Raises UserError, which names all that is missing or bad."""
+    missing, bad = _problems(_postgres_class(), LakeSettings, BigQuerySettings)
+    if missing or bad:
+        raise UserError(_message(missing, bad))
+    return read_postgres(), LakeSettings.read(), BigQuerySettings.read()
+
+
 def check_variables() -> list[str]:
     """The names of missing variables. Raises UserError, which names every variable that is bad."""
-    missing: list[str] = []
-    bad: list[str] = []
-    classes: tuple[type[Settings], ...] = (LakeSettings, BigQuerySettings, SparkSettings, RunSettings)
-    for settings in (_postgres_class(), *classes):
-        try:
-            settings()
-        except ValidationError as error:
-            missing += _missing(error)
-            bad += _bad(error)
+    missing, bad = _problems(_postgres_class(), LakeSettings, BigQuerySettings, SparkSettings, RunSettings)
     if bad:
-        raise UserError("; ".join(bad) + _REMEDY)
+        raise UserError(_message([], bad))
     return missing
 
 
@@ -216,6 +215,23 @@ def variables() -> list[str]:
 
 def _postgres_class(credentials_uri: str | None = None) -> type[PostgresByVariables | PostgresByObject]:
     return PostgresByObject if credentials_uri or os.environ.get(CREDENTIALS_URI) else PostgresByVariables
+
+
+def _problems(*classes: type[Settings]) -> tuple[list[str], list[str]]:
+    """Variables of those classes that are missing, and what is wrong with bad ones."""
+    missing: list[str] = []
+    bad: list[str] = []
+    for settings in classes:
+        try:
+            settings()
+        except ValidationError as error:
+            missing += _missing(error)
+            bad += _bad(error)
+    return missing, bad
+
+
+def _message(missing: Iterable[str], bad: Iterable[str]) -> str:
+    return "; ".join([*(f"{name} is not set" for name in missing), *bad]) + _REMEDY
 
 
 def _missing(error: ValidationError) -> Iterator[str]:

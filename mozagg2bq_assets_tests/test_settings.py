@@ -13,6 +13,7 @@ from mozagg2bq_assets.settings import (
     RunSettings,
     check_variables,
     read_postgres,
+    read_services,
     variables,
 )
 
@@ -112,6 +113,17 @@ def test_every_engine_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
     for engine in Engine:
         monkeypatch.setenv("TRANSFORM_ENGINE", engine.value)
         assert Engine(RunSettings.read().engine) is engine
+
+
+def test_all_services_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What needs all three says at once what is wrong with any."""
+    monkeypatch.setenv("LAKE_URI", "nowhere")
+    monkeypatch.setenv("POSTGRES_HOST", "somewhere")
+    said = message(read_services)
+    assert said.startswith(
+        "POSTGRES_DB is not set; POSTGRES_USER is not set; POSTGRES_PASS is not set; BIGQUERY_PROJECT"
+    )
+    assert "LAKE_URI: not an S3 URI" in said
 
 
 def test_credentials_in_an_object(monkeypatch: pytest.MonkeyPatch) -> None:

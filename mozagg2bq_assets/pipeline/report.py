@@ -10,7 +10,7 @@ from mozagg2bq_assets.pipeline.content import ContentCheck
 from mozagg2bq_assets.pipeline.reconcile import DayReport, Report, reconcile
 from mozagg2bq_assets.pipeline.source import open_source
 from mozagg2bq_assets.scratch import scratch_folder
-from mozagg2bq_assets.settings import BigQuerySettings, LakeSettings, read_postgres
+from mozagg2bq_assets.settings import read_services
 
 
 def reports(
@@ -23,8 +23,9 @@ def reports(
 
     What the rows hold is compared too where there is an `announce`, which is told what BigQuery will read for that.
     """
-    lake, warehouse = Lake(LakeSettings.read()), open_warehouse(BigQuerySettings.read())
-    with open_source(read_postgres()).connect() as connection, scratch_folder() as folder:
+    postgres, stored, bigquery = read_services()
+    lake, warehouse = Lake(stored), open_warehouse(bigquery)
+    with open_source(postgres).connect() as connection, scratch_folder() as folder:
         for aggregate_type in types:
             content = None
             if announce:

@@ -46,7 +46,7 @@ class CountMismatch(DataError):
 
 
 class Cancelled(Exception):
-    """The caller has asked for the end. Nothing is wrong, and nobody is told."""
+    """The caller has asked for the end. Nothing is wrong, so nothing is reported."""
 
 
 Value = TypeVar("Value")

@@ -17,7 +17,7 @@ from mozagg2bq_assets.model.tables import AggregateType
 @click.command()
 @days_options(required=False)
 @type_option(required=False)
-@click.option("--follow", metavar="ID", help="Follow that backfill instead, launched by whomever.")
+@click.option("--follow", metavar="ID", help="Follow a backfill that is under way.")
 @click.option("--retry", metavar="ID", help="Launch what has failed of that backfill instead, and follow it.")
 @click.option("--cancel", metavar="ID", help="End that backfill instead; what it has committed stays.")
 @click.option("--url", default="http://127.0.0.1:3000", show_default=True, help="Ask the Dagster webserver there.")

@@ -97,7 +97,7 @@ class Progress:
 
     @property
     def canceled(self) -> bool:
-        """Whether somebody has ended it; what is not done then has not failed."""
+        """Whether it was canceled. Partitions that are not done then have not failed."""
         return self.status in ("CANCELING", "CANCELED")
 
     @property
@@ -114,7 +114,7 @@ class DagsterClient:
     """
 
     url: str
-    # By run, rows of each partition that it has loaded, and the runs of which no more is to come.
+    # The rows of each partition that a run has loaded, by run; and the runs that have ended, which are not asked again.
     _loaded: dict[str, dict[tuple[str, ...], int]] = field(default_factory=dict)
     _ended: set[str] = field(default_factory=set)
 

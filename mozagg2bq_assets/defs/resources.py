@@ -88,7 +88,7 @@ class WarehouseResource(ConfigurableResource["Warehouse"]):
 
 
 class SparkResource(ConfigurableResource["SparkSession"]):
-    """Spark, of which nothing is imported or started until it is used."""
+    """Spark. Nothing of it is imported or started before a run uses it."""
 
     master: str | None = _field(SparkSettings, "master")
     archive: str | None = _field(SparkSettings, "archive")

@@ -1,4 +1,4 @@
-"""What one run does to the lake: it commits versions, and removes those that belong to nobody any more.
+"""Change the lake for one run: commit versions, and remove those that no run needs any more.
 
 Several runs, of one Dagster instance or of many, may write to one lake. None of them removes what another may still
 publish. A version is published once, so one that has been replaced can go. A writer gives up after MAX_RUN_HOURS, and

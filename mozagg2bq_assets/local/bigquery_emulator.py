@@ -63,7 +63,7 @@ def guarded_app(context: Any) -> Any:
 
 
 class ConfinedEngine(DuckDBEngine):  # type: ignore[misc]
-    """The emulator's DuckDB without access to files but those in its own folders, which nobody can give it again."""
+    """Confine the emulator's DuckDB to the files of its own folders, and lock that setting."""
 
     async def start(self) -> None:
         """As before, then closed: extensions are loaded and the database is open."""

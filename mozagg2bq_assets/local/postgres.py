@@ -69,7 +69,7 @@ class PostgresServer:
         return False
 
     def _forget_dead_server(self) -> None:
-        """Forget a server that was killed: its object, its zombie or whoever has its pid now would pass for it."""
+        """Forget a server that was killed: its pid file may name a zombie, or a new process with the same pid."""
         if not self.is_running():
             Package._instances.pop(self.data_dir, None)
             self._wait_for_orphans()

@@ -51,7 +51,7 @@ class Service:
         if process is not None:
             process.terminate()
             deadline = time.monotonic() + STOP_SECONDS
-            # Not psutil's wait: it waits for a zombie too, until whoever adopted that looks after it.
+            # Not psutil's wait: that also waits for a zombie, until its new parent has reaped it.
             while self._process() is not None:
                 if time.monotonic() > deadline:
                     process.kill()
@@ -112,7 +112,7 @@ class Service:
 
 
 def free_port(wished: int = 0) -> int:
-    """A port of this machine that nobody listens on: the one wished for if it is free, else any. Raises UserError."""
+    """Find a free port of this machine: `wished` if it is free, else any. Raises UserError where none is."""
     for port in (wished, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -54,7 +54,7 @@ class Stack:
             (self.state_dir / KEPT).touch()
 
     def down(self) -> None:
-        """End what `up` started, whoever uses it."""
+        """Stop the servers, even if somebody uses them."""
         if self.state_dir.exists():
             with self._lock():
                 self._stop()
@@ -169,7 +169,7 @@ class Stack:
             "BIGQUERY_PROJECT": "local",
             "BIGQUERY_DATASET": "telemetry",
             "GOOGLE_APPLICATION_CREDENTIALS": str(self.state_dir.resolve() / "service_account.json"),
-            # Or the daemon submits many runs of a backfill before it looks again whether somebody has canceled it.
+            # Otherwise the daemon submits 25 runs of a backfill before it looks again whether that is canceled.
             "DAGSTER_ASSET_BACKFILL_RUN_CHUNK_SIZE": "1",
             "DAGSTER_HOME": str(dagster_home.resolve()),
             "NO_PROXY": "127.0.0.1",

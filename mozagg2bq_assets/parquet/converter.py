@@ -37,7 +37,7 @@ class FileReference:
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A table's data file, with its columns and the rows it should have; None where nobody has counted them."""
+    """A table's data file, its columns, and the rows it should have; `rows` is None where they were not counted."""
 
     source: FileReference
     table: SourceTable
@@ -76,7 +76,7 @@ class Dump(Protocol):
 
     @property
     def rows(self) -> TableCounts | None:
-        """Rows of each table, where somebody has counted them."""
+        """Rows of each table, or None where they were not counted."""
 
     def archive(self) -> PartitionArchive:
         """The dump as a folder of this machine. Raises DataError where it is damaged."""
@@ -128,7 +128,7 @@ class DuckDBConverter:
 
 @dataclass(frozen=True)
 class FolderDump:
-    """A dump in a folder that nobody has counted, as `mozagg2bq dump` or pg_dump itself leaves it."""
+    """A dump in a folder, as `mozagg2bq dump` or pg_dump itself leaves it. Its rows were not counted."""
 
     folder: PartitionArchive
     rows: None = None

@@ -1,11 +1,11 @@
-"""Partitions through their stages, one result at a time.
+"""Take partitions through their stages, and yield each stage's result as it ends.
 
-The days of a run are dumped in parts. While one part is committed, converted and loaded, the next is dumped; while one
-day is converted, and each takes all of the machine, several are on their way to S3 and BigQuery, which is waiting for
-the most part. Results come as the stages end.
+The days of a run are dumped in parts. While one part is committed, converted and loaded, the next is dumped. Days are
+converted one at a time, as a conversion takes all cores. Several days are uploaded and loaded at once, as that is
+mostly waiting.
 
-On disk are at most two parts, as dumps, and the Parquet files that are on their way: files go as soon as nothing needs
-them. An engine that takes all dumps before it begins, as Spark does, holds their lists.
+Local disk holds at most two parts of dumps, and the Parquet files that are not loaded yet. A file is removed as soon as
+no stage needs it. An engine that takes all dumps before it begins, as Spark does, keeps their lists alone.
 """
 
 import shutil

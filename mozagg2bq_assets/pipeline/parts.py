@@ -1,4 +1,4 @@
-"""How many parts of a run are on this machine's disk, as dumps: two, one that is dumped and one that is converted."""
+"""Bound the parts of a run that are on local disk as dumps: one that is being dumped, and one that is converted."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field

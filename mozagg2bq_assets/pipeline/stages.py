@@ -1,4 +1,4 @@
-"""How a partition's dump or Parquet file is committed and how it is loaded: a stage commits, or leaves all as it was.
+"""Commit a partition's dump or Parquet file, and load it: a stage commits, or leaves everything as it was.
 
 A stage reads what the stage before it committed to the lake. A copy of that on this machine's disk is used only for the
 version that it is a copy of. Every method raises OperatorError for a partition that fails (CountMismatch where two

@@ -119,7 +119,7 @@ _MISTAKES = ("Name or service not known", "certificate", "does not support SSL",
 
 
 def _is_away(reason: str) -> bool:
-    """Whether nobody has answered, or a server that takes no connections now."""
+    """Whether no server has answered, or one that takes no connections now."""
     if "FATAL" in reason:
         return any(text in reason for text in _BUSY)
     return not any(text in reason for text in _MISTAKES)

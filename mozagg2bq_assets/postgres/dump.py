@@ -273,7 +273,7 @@ def _check_room(directory: Path, size: int) -> None:
 
 @contextmanager
 def _removed_folder(path: Path) -> Iterator[Path]:
-    """The path of a folder that somebody makes; it goes when the block ends, and its parent is there."""
+    """Give the path of a folder that the block makes, and remove it when the block ends. Makes the parent folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield path

@@ -1,4 +1,4 @@
-"""pg_dump as a process: its arguments, its messages, and its end, whoever asks for it."""
+"""Run pg_dump as a process: build its arguments, read its messages, and end it on request."""
 
 import ctypes
 import shutil

@@ -1,7 +1,7 @@
-"""Whose turn it is to read the source: an advisory lock of the server's own, so that it holds for all machines.
+"""Let one dump at a time read the source: an advisory lock of its server, so that it holds for all machines.
 
-A lock of the transaction, in a session beside the dump's: where a pooler gives each transaction another session of the
-server, one of the session would stay with that, for ever. Works on a standby too, and ends with the session.
+The lock belongs to a transaction, in a session beside the dump's. A pooler may give each transaction another session of
+the server; a lock of the session would then stay there for ever. It works on a standby too, and ends with the session.
 """
 
 from collections.abc import Callable, Iterator

@@ -5,7 +5,7 @@ no error shows a value. Nothing is built here: who needs a service passes its se
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from datetime import date
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
@@ -61,7 +61,7 @@ class Settings(BaseSettings):
         try:
             return cls(**{name: value for name, value in values.items() if value is not None})
         except ValidationError as error:
-            raise UserError(_message(_missing(error), _bad(error))) from None
+            raise UserError(_message(*_problems_of(error))) from None
 
     @classmethod
     def texts(cls) -> dict[str, Any]:
@@ -225,22 +225,24 @@ def _problems(*classes: type[Settings]) -> tuple[list[str], list[str]]:
         try:
             settings()
         except ValidationError as error:
-            missing += _missing(error)
-            bad += _bad(error)
+            more_missing, more_bad = _problems_of(error)
+            missing += more_missing
+            bad += more_bad
     return missing, bad
 
 
-def _message(missing: Iterable[str], bad: Iterable[str]) -> str:
+def _message(missing: Sequence[str], bad: Sequence[str]) -> str:
     return "; ".join([*(f"{name} is not set" for name in missing), *bad]) + _REMEDY
 
 
-def _missing(error: ValidationError) -> Iterator[str]:
+def _problems_of(error: ValidationError) -> tuple[list[str], list[str]]:
+    """The same of one class."""
+    missing: list[str] = []
+    bad: list[str] = []
     for problem in error.errors(include_url=False, include_input=False, include_context=False):
+        name = str(problem["loc"][0])
         if problem["type"] == "missing":
-            yield str(problem["loc"][0])
-
-
-def _bad(error: ValidationError) -> Iterator[str]:
-    for problem in error.errors(include_url=False, include_input=False, include_context=False):
-        if problem["type"] != "missing":
-            yield f"{problem['loc'][0]}: {problem['msg'].removeprefix('Value error, ')}"
+            missing.append(name)
+        else:
+            bad.append(f"{name}: {problem['msg'].removeprefix('Value error, ')}")
+    return missing, bad

@@ -121,15 +121,11 @@ class SparkResource(ConfigurableResource["SparkSession"]):
 def resources_from_settings() -> dict[str, Any]:
     """The resources as the environment has them now, by the names under which assets ask for them."""
     return {
-        "postgres": PostgresResource(**PostgresByObject.texts(), **_credentials()),
+        "postgres": PostgresResource(**PostgresByVariables.texts() | PostgresByObject.texts()),
         "lake": LakeResource(**LakeSettings.texts()),
         "bigquery": WarehouseResource(**BigQuerySettings.texts()),
         "spark": SparkResource(**SparkSettings.texts()),
     }
-
-
-def _credentials() -> dict[str, str]:
-    return {name: text for name, text in PostgresByVariables.texts().items() if name in ("dbname", "user")}
 
 
 def _values(resource: ConfigurableResource[Any]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from uuid import uuid4
 from mozagg2bq_assets.errors import DataError, OperatorError, UserError
 from mozagg2bq_assets.lake.manifest import AnyManifest, StageManifest
 from mozagg2bq_assets.lake.store import MANIFEST, Lake, ListedObject
-from mozagg2bq_assets.model.partitions import Partition, Stage
+from mozagg2bq_assets.model.partitions import Partition
 from mozagg2bq_assets.model.runs import Run
 
 
@@ -49,7 +49,7 @@ class LakeWriter:
         """
         folder = self.lake.key(manifest.of, manifest.partition.path, manifest.version)
         self.lake.upload(paths, folder)
-        listed = self._listed(manifest.of, manifest.partition)
+        listed = self._listed(manifest)
         self._check_files(manifest, folder, listed)
         if datetime.now(UTC) - self.started_at > timedelta(hours=self.max_hours):
             raise UserError(
@@ -58,37 +58,31 @@ class LakeWriter:
             )
         replaced = self._visible_version(type(manifest), manifest.partition)
         self.lake.publish(manifest)
-        return self._clean_up_or_warn(manifest, listed, replaced)
+        return self.clean_up(manifest, listed, replaced)
 
-    def clean_up(self, manifest: StageManifest) -> str | None:
-        """Remove versions left behind by runs that have ended.
+    def clean_up(
+        self, manifest: StageManifest, listed: Sequence[ListedObject] | None = None, replaced: str | None = None
+    ) -> str | None:
+        """Remove the version that was replaced, and those left behind by runs that have ended.
 
-        Returns a warning where that fails: what is committed is good all the same, also where somebody has not given
-        the right to delete, and the next commit cleans up what this one has left.
+        `listed` is what the partition's stage has, if it was listed before. Returns a warning where that fails: what is
+        committed is good all the same, also where somebody has not given the right to delete, and the next commit
+        cleans up what this one has left.
         """
         try:
-            listed = self._listed(manifest.of, manifest.partition)
+            self._clean_up(manifest, self._listed(manifest) if listed is None else listed, replaced)
         except OperatorError as error:
-            return _not_removed(error)
-        return self._clean_up_or_warn(manifest, listed, None)
-
-    def _clean_up_or_warn(
-        self, manifest: StageManifest, listed: Sequence[ListedObject], replaced: str | None
-    ) -> str | None:
-        try:
-            self._clean_up(manifest, listed, replaced)
-        except OperatorError as error:
-            return _not_removed(error)
+            return f"replaced or abandoned versions could not be removed from the lake: {error}"
         return None
 
-    def _listed(self, stage: Stage, partition: Partition) -> list[ListedObject]:
-        """The objects of a partition's stage; some stores list others too."""
-        folder = self.lake.key(stage, partition.path) + "/"
+    def _listed(self, manifest: StageManifest) -> list[ListedObject]:
+        """All objects of that partition's stage; some stores list others too."""
+        folder = self._folder(manifest)
         return [found for found in self.lake.list(folder) if found.key.startswith(folder)]
 
     def _clean_up(self, manifest: StageManifest, listed: Sequence[ListedObject], replaced: str | None) -> None:
         """What is visible is asked after the listing, as another run may have committed meanwhile."""
-        folder = self.lake.key(manifest.of, manifest.partition.path) + "/"
+        folder = self._folder(manifest)
         visible = self._visible_version(type(manifest), manifest.partition)
         if visible is not None:
             self.lake.delete(
@@ -97,6 +91,9 @@ class LakeWriter:
                 if (version := found.key.removeprefix(folder).split("/")[0]) not in (MANIFEST, visible)
                 and (version == replaced or self._is_abandoned(version, found.stored_at))
             )
+
+    def _folder(self, manifest: StageManifest) -> str:
+        return self.lake.key(manifest.of, manifest.partition.path) + "/"
 
     def _visible_version(self, kind: type[AnyManifest], partition: Partition) -> str | None:
         """None where there is none, or its manifest is damaged."""
@@ -122,10 +119,6 @@ class LakeWriter:
         if running is None:
             return datetime.now(UTC) - stored_at > 2 * timedelta(hours=self.max_hours)
         return not running
-
-
-def _not_removed(error: OperatorError) -> str:
-    return f"replaced or abandoned versions could not be removed from the lake: {error}"
 
 
 def new_version(run_id: str) -> str:

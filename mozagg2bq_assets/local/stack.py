@@ -187,10 +187,11 @@ class Stack:
 
 def isolated(environment: Mapping[str, str]) -> dict[str, str]:
     """This process's environment with every endpoint and credential replaced by those of `environment`."""
+    ours = variables()
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(FOREIGN_PREFIXES) and not name.lower().endswith("_proxy") and name not in variables()
+        if not name.startswith(FOREIGN_PREFIXES) and not name.lower().endswith("_proxy") and name not in ours
     }
     path = f"{tools_dir()}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     return {**kept, **environment, "PATH": path}

@@ -142,9 +142,9 @@ class Dumper:
         with self.source.connect() as connection:
             with ended_early(self.patience.cancelled, connection.cancel):
                 tables = _lock_tables(connection, part)
+                if not tables:
+                    return _Taken([], TableCounts(), "", datetime.now(UTC), 0)
                 _check_room(self.directory, sum_sizes(connection, tables))
-            if not tables:
-                return _Taken([], TableCounts(), "", datetime.now(UTC), 0)
             snapshot, taken_at = _export_snapshot(connection), datetime.now(UTC)
 
             def hear(message: str) -> None:

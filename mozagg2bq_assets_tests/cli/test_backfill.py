@@ -19,44 +19,25 @@ from mozagg2bq_assets.cli.dagster_client import DagsterClient
 from mozagg2bq_assets.lake.manifest import MANIFESTS
 from mozagg2bq_assets.lake.store import Lake
 from mozagg2bq_assets.local import sample
-from mozagg2bq_assets.local.services import free_port
 from mozagg2bq_assets.local.stack import ROOT
 from mozagg2bq_assets.model.partitions import DayRange, Partition, Stage
 from mozagg2bq_assets.model.tables import AggregateType
 from mozagg2bq_assets.pipeline.reconcile import reconcile
+from mozagg2bq_assets_tests.helpers.dagster import dagster_dev
 from mozagg2bq_assets_tests.helpers.proxies import Answer, http_proxy
 
 START, END = date(2019, 12, 1), date(2019, 12, 11)
 MISSING, DAMAGED = date(2019, 12, 4), date(2019, 12, 7)
 DAYS = DayRange(START, END)
-START_SECONDS = 120
 END_SECONDS = 180
 
 
 @pytest.fixture
 def dagster_url(administrator: psycopg.Connection, lake: Lake, warehouse: Warehouse, tmp_path: Path) -> Iterator[str]:
     """`dagster dev` with a home of its own, over a source, a lake and a dataset of the test's own."""
-    port = free_port()
     (tmp_path / "dagster.yaml").write_text((ROOT / "dagster.yaml").read_text())
-    dev = (sys.executable, "-m", "dagster", "dev", "--port", str(port), "--workspace", str(ROOT / "workspace.yaml"))
-    log = (tmp_path / "dev.log").open("wb")
-    process = subprocess.Popen(
-        dev, cwd=tmp_path, env={**os.environ, "DAGSTER_HOME": str(tmp_path)}, stdout=log, stderr=log
-    )
-    try:
-        url = f"http://127.0.0.1:{port}"
-        deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline:
-            try:
-                requests.get(f"{url}/server_info", timeout=5)
-                break
-            except requests.ConnectionError:
-                time.sleep(0.2)
+    with dagster_dev(tmp_path, {**os.environ, "DAGSTER_HOME": str(tmp_path)}) as (url, _):
         yield url
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(60)
-        log.close()
 
 
 def command(url: str, *arguments: str) -> tuple[str, ...]:

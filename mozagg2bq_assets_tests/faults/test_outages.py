@@ -14,15 +14,15 @@ from tempfile import TemporaryDirectory
 
 import psutil
 import pytest
-import requests
 from hypothesis import settings
 
 from mozagg2bq_assets.local import sample
 from mozagg2bq_assets.local.postgres import PostgresServer
-from mozagg2bq_assets.local.services import Service, free_port
-from mozagg2bq_assets.local.stack import ROOT, Stack, isolated
+from mozagg2bq_assets.local.services import Service
+from mozagg2bq_assets.local.stack import Stack, isolated
 from mozagg2bq_assets.model.partitions import DayRange
 from mozagg2bq_assets.model.tables import AggregateType
+from mozagg2bq_assets_tests.helpers.dagster import LOG, dagster_dev
 
 LONG = settings().max_examples == 500
 # A hundred partitions, or all of the history: tables are tiny.
@@ -57,7 +57,7 @@ class Watched:
 def watched() -> Iterator[Watched]:
     """Sample days of both types, a table a day, and a webserver with its daemon."""
     with TemporaryDirectory(prefix="outages-") as name:
-        stack, port = Stack(Path(name)), free_port()
+        stack = Stack(Path(name))
         environment = isolated(stack.up()) | {
             "PARTITIONS_START": str(DAYS.start),
             "PARTITIONS_PER_RUN": "30" if LONG else "10",
@@ -70,31 +70,13 @@ def watched() -> Iterator[Watched]:
                         table = f"{aggregate_type}_nightly_73_{day:%Y%m%d}"
                         sample.create_table(connection, table)
                         sample.insert(connection, table, sample.EDGE_ROWS)
-            with Path(name, "dev.log").open("wb") as log:
-                command = ("-m", "dagster", "dev", "--port", str(port), "--workspace", str(ROOT / "workspace.yaml"))
-                process = subprocess.Popen(
-                    (sys.executable, *command), cwd=environment["DAGSTER_HOME"], env=environment, stdout=log, stderr=log
-                )
-            try:
-                url = f"http://127.0.0.1:{port}"
-                wait_for(lambda: answers(url))
-                yield Watched(stack, environment, url, psutil.Process(process.pid))
-            finally:
-                process.send_signal(signal.SIGINT)
-                process.wait(60)
+            with dagster_dev(Path(name), environment) as (url, pid):
+                yield Watched(stack, environment, url, psutil.Process(pid))
         finally:
             stack.down()
 
 
-def answers(url: str) -> bool:
-    """Whether the webserver is up."""
-    try:
-        return requests.get(f"{url}/server_info", timeout=5).ok
-    except requests.RequestException:
-        return False
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
+def wait_for(condition: Callable[[], object], seconds: float) -> None:
     """Until it is so."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -144,7 +126,7 @@ def test_nobody_watches(watched: Watched) -> None:
             output, _ = backfill.communicate(timeout=3 * 3600 if LONG else 400)
         finally:
             backfill.kill()
-    log = (stack.state_dir / "dev.log").read_text()
+    log = (stack.state_dir / LOG).read_text()
     assert backfill.returncode == 0, output + "".join(re.findall(r".*(?:ERROR|Error).*\n", log))
     assert f"{everything} of {everything} partitions done, 0 failed" in output
     verify = watched.mozagg2bq("verify", "--content", "--start", str(SAMPLE.start), "--end", str(SAMPLE.end))

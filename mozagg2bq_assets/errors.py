@@ -1,12 +1,24 @@
 """Errors that an operator can act on: their text is one line that says what is wrong, and where."""
 
+import re
 from collections.abc import Sequence
 from typing import TypeAlias, TypeVar
+
+REASON_CHARACTERS = 160
 
 
 def one_line(text: str) -> str:
     """The text with every character that does not print as an escape: names and servers' messages may hold any."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def brief(text: str, characters: int = REASON_CHARACTERS) -> str:
+    """What another program says, for a message of ours: in one line, cut, and without the queries of URLs.
+
+    Those hold ids of uploads and signatures, which say nothing to a reader.
+    """
+    line = one_line(" ".join(re.sub(r"(https?://[^\s?]+)\?[^\s'\"]*", r"\1", text).split()))
+    return line if len(line) <= characters else f"{line[: characters - 1]}…"
 
 
 class OperatorError(Exception):

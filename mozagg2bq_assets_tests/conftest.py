@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     tempfile.tempdir = None
     os.environ["TMPDIR"] = tempfile.mkdtemp(prefix=f"{worker}-")
+    Path(os.environ["TMPDIR"]).chmod(0o755)  # PostgreSQL does not run as root, and works below it
     tempfile.tempdir = None
 
 # Who is started in the background may ignore Ctrl-C, and what it starts would inherit that.

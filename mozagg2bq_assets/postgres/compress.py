@@ -26,7 +26,7 @@ LEVEL = 1
 GZIP = 31  # zlib's number for the largest window and gzip's header
 
 # What pg_dump says, with --verbose and several jobs, when all rows of a table are in its file.
-_FINISHED = re.compile(r"pg_dump: finished item (\d+) TABLE DATA ")
+_FINISHED = re.compile(r"finished item (\d+) TABLE DATA ")
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Compressor:
 
     def hear(self, message: str) -> None:
         """Take note of one of pg_dump's messages."""
-        if match := _FINISHED.match(message):
+        if match := _FINISHED.search(message):
             self._begin(match[1])
 
     def finish(self) -> dict[str, Attempt[CompressedFile]]:

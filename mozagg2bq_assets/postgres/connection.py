@@ -1,12 +1,16 @@
 """The source database: who connects, and how."""
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import psycopg
+from psycopg.conninfo import make_conninfo
+from psycopg.pq import PGconn, Ping
 
-from mozagg2bq_assets.errors import OperatorError, TransientError, UserError
+from mozagg2bq_assets.errors import OperatorError, TransientError, UserError, brief
 from mozagg2bq_assets.postgres.tools import TOOLS_ENVIRONMENT
 
 CONNECT_SECONDS = 10
@@ -51,23 +55,37 @@ class Postgres:
     sslmode: str = "prefer"
     sslrootcert: str = ""  # libpq's own default
 
-    def connect(self) -> psycopg.Connection:
-        """A read-only connection.
+    @contextmanager
+    def connect(self) -> Iterator[psycopg.Connection]:
+        """A read-only session, which ends with the block.
 
-        Raises TransientError where no server answers or it takes no connections now, UserError where it refuses.
+        Raises TransientError where no server answers, it takes no connections now, or the session is lost in the block;
+        UserError where it refuses, and in the place of any other error of psycopg's that leaves the block.
         """
         try:
+            with self._open() as connection:
+                if connection.info.server_version < OLDEST_SERVER:
+                    raise UserError(f"PostgreSQL at {self.host}:{self.port} is too old: 11 or newer is needed")
+                yield connection
+        except psycopg.Error as error:
+            raise postgres_error(error) from error
+
+    def _open(self) -> psycopg.Connection:
+        target = make_conninfo(
+            self.connection_string(),
+            host=self.host,
+            hostaddr="",  # or PGHOSTADDR, or a service, would lead elsewhere
+            port=self.port,
+            connect_timeout=CONNECT_SECONDS,
+        )
+        try:
             connection = psycopg.connect(
-                self.connection_string(),
-                host=self.host,
-                hostaddr="",  # or PGHOSTADDR, or a service, would lead elsewhere
-                port=self.port,
+                target,
                 dbname=self.dbname,
                 user=self.user,
                 password=self.password,
                 sslmode=self.sslmode,
                 sslrootcert=self.sslrootcert,
-                connect_timeout=CONNECT_SECONDS,
                 application_name="mozagg2bq",
                 client_encoding="utf8",
                 autocommit=True,
@@ -75,15 +93,15 @@ class Postgres:
             connection.execute(_SESSION)
             connection.autocommit = False
         except psycopg.OperationalError as error:
-            reason = " ".join(line for line in map(str.strip, str(error).splitlines()) if not line.endswith("?"))
-            kind = TransientError if _is_away(reason) else UserError
-            raise kind(
-                f"cannot connect to PostgreSQL at {self.host}:{self.port} as {self.user}: {reason};"
-                " check POSTGRES_HOST, _PORT, _DB, _USER, _PASS, _SSLMODE and _SSLROOTCERT"
+            lines = (line for line in map(str.strip, str(error).splitlines()) if not line.endswith("?"))
+            reason = _WHERE.sub("", " ".join(lines))
+            where = f"cannot connect to PostgreSQL at {self.host}:{self.port}"
+            if _is_away(reason, target):
+                raise TransientError(f"{where}: {brief(reason)}; see whether it runs there") from error
+            raise UserError(
+                f"{where} as {self.user}: {brief(reason)}; check POSTGRES_HOST, _PORT, _DB, _USER, _PASS, _SSLMODE and"
+                " _SSLROOTCERT"
             ) from error
-        if connection.info.server_version < OLDEST_SERVER:
-            connection.close()
-            raise UserError(f"PostgreSQL at {self.host}:{self.port} is too old: 11 or newer is needed")
         return connection
 
     def environment(self) -> Mapping[str, str]:
@@ -112,21 +130,30 @@ class Postgres:
         return " ".join(f"{name}={value}" for name, value in KEEPALIVES.items())
 
 
-# FATAL is what a server says that answers; these of its reasons pass by themselves.
-_BUSY = ("the database system is", "too many clients", "too many connections", "remaining connection slots")
-# What libpq says by itself, and what will not pass: an unknown host, and TLS that does not come about.
+# Where libpq has tried to connect, which we say ourselves.
+_WHERE = re.compile(
+    r'(?:connection failed: )?connection to server (?:at|on socket) ".*?"(?: \(.*?\))?(?:, port \d+)? failed: '
+)
+# What libpq says by itself, in English, and what will not pass: an unknown host, and TLS that does not come about.
 _MISTAKES = ("Name or service not known", "certificate", "does not support SSL", "sslmode")
+# How libpq shows a server's own message: severity, colon, two blanks. Both texts are in the server's language.
+_ANSWERED = re.compile(r"(?:^|: )\w+:  ")
+_TOO_MANY = ("too many clients", "too many connections", "remaining connection slots")
 
 
-def _is_away(reason: str) -> bool:
-    """Whether no server has answered, or one that takes no connections now."""
-    if "FATAL" in reason:
-        return any(text in reason for text in _BUSY)
-    return not any(text in reason for text in _MISTAKES)
+def _is_away(reason: str, target: str) -> bool:
+    """Whether no server has answered, or one that takes no connections now.
+
+    libpq tells no SQLSTATE of a connection that fails, but its ping tells a server that starts or stops from others.
+    """
+    if not _ANSWERED.search(reason):
+        return not any(text in reason for text in _MISTAKES)
+    return any(text in reason for text in _TOO_MANY) or PGconn.ping(target.encode()) is Ping.REJECT
 
 
 def postgres_error(error: psycopg.Error) -> OperatorError:
     """TransientError or UserError for what a session has raised; a lost connection has no SQLSTATE."""
     lost = error.sqlstate is None and isinstance(error, psycopg.OperationalError)
     transient = lost or (error.sqlstate or "").startswith(_TRANSIENT)
-    return (TransientError if transient else UserError)(f"PostgreSQL: {str(error).strip().splitlines()[0]}")
+    reason = brief(str(error).strip().partition("\n")[0]) or type(error).__name__
+    return (TransientError if transient else UserError)(f"PostgreSQL: {reason}")

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from threading import Event
 
 import psycopg
 from psycopg import sql
@@ -26,7 +27,7 @@ from mozagg2bq_assets.patience import Patience
 from mozagg2bq_assets.postgres.archive import CommonArchive, PartitionArchive
 from mozagg2bq_assets.postgres.cancellation import ended_early
 from mozagg2bq_assets.postgres.compress import CompressedFile, Compressor, compressor
-from mozagg2bq_assets.postgres.connection import Postgres, postgres_error
+from mozagg2bq_assets.postgres.connection import Postgres
 from mozagg2bq_assets.postgres.pg_dump import JOBS, LOCK_WAIT_SECONDS, run_pg_dump
 from mozagg2bq_assets.postgres.tables import count_table, group_by_partition, list_tables, sum_sizes
 from mozagg2bq_assets.postgres.turn import reading_turn
@@ -117,11 +118,8 @@ class Dumper:
 
     def _plan(self, partitions: Sequence[Partition]) -> tuple[Mapping[Partition, Sequence[SourceTable]], int]:
         """The tables of each partition, and how many one pg_dump may take."""
-        try:
-            with self.source.connect() as connection:
-                return group_by_partition(list_tables(connection, partitions)), _table_limit(connection)
-        except psycopg.Error as error:
-            raise postgres_error(error) from error
+        with self.source.connect() as connection:
+            return group_by_partition(list_tables(connection, partitions)), _table_limit(connection)
 
     def _dump_together(self, part: Sequence[Partition]) -> dict[Partition, Attempt[PartitionDump]]:
         """One pg_dump for all of them. Raises OperatorError or Cancelled, and then leaves nothing behind."""
@@ -129,15 +127,15 @@ class Dumper:
             try:
                 with reading_turn(self.source, self.progress, self.patience.cancelled):
                     taken = self._take(part, together, compress)
-            except psycopg.Error as error:
+            except OperatorError as error:
                 if self.patience.cancelled.is_set():
                     raise Cancelled from error
-                raise postgres_error(error) from error
+                raise
             # From here on the source is free for others.
             return self._split(taken, together, compress.finish()) if taken.tables else {}
 
     def _take(self, part: Sequence[Partition], together: Path, compress: Compressor) -> _Taken:
-        """Dump and count in one snapshot. Raises psycopg's errors, UserError, TransientError and Cancelled."""
+        """Dump and count in one snapshot; what ends one of them ends the other. Raises OperatorError or Cancelled."""
         started = time.monotonic()
         with self.source.connect() as connection:
             with ended_early(self.patience.cancelled, connection.cancel):
@@ -151,14 +149,18 @@ class Dumper:
                 compress.hear(message)
                 self.progress(message)
 
+            over = Event()
             with ThreadPoolExecutor(1) as pool:
-                counts = pool.submit(self._count_tables, snapshot, tables)
+                counts = pool.submit(self._count_tables, snapshot, tables, over)
                 try:
                     run_pg_dump(self.source, snapshot, part, together, hear, self.patience.cancelled, self.jobs)
-                except UserError:
-                    connection.execute("SELECT 1")  # raises where the server has ended this session too
+                    source_rows = counts.result()
+                except BaseException as error:
+                    over.set()
+                    if isinstance(error, UserError):
+                        # Raises where the server has ended this session too, and where somebody waits for a table.
+                        _check_waiting(connection, tables)
                     raise
-                source_rows = counts.result()
         return _Taken(tables, source_rows, snapshot, taken_at, time.monotonic() - started)
 
     def _split(
@@ -175,13 +177,17 @@ class Dumper:
                 dumps[partition] = error
         return dumps
 
-    def _count_tables(self, snapshot: str, tables: Iterable[SourceTable]) -> TableCounts:
-        """Rows per table in that snapshot; a transaction each, so that locks do not pile up on the server.
+    def _count_tables(self, snapshot: str, tables: Iterable[SourceTable], over: Event) -> TableCounts:
+        """Rows per table in that snapshot, until `over`; a transaction each, so that the server's locks do not pile up.
 
         Somebody who waits to drop a table waits for our first lock, and we would wait behind him: so not for ever.
         """
         counts = TableCounts()
-        with self.source.connect() as connection, ended_early(self.patience.cancelled, connection.cancel):
+        with (
+            self.source.connect() as connection,
+            ended_early(over, connection.cancel),
+            ended_early(self.patience.cancelled, connection.cancel),
+        ):
             for table in tables:
                 with connection.transaction():
                     connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
@@ -235,6 +241,23 @@ def _lock_wait(connection: psycopg.Connection, table: SourceTable) -> Iterator[N
             f"table {table.name} has been locked by another session for {LOCK_WAIT_SECONDS} seconds: see who holds it"
             " in pg_locks, or try again later"
         ) from None
+
+
+def _check_waiting(connection: psycopg.Connection, tables: Iterable[SourceTable]) -> None:
+    """Raise TransientError, naming the table, if a session waits for one of those that we have locked.
+
+    Our other sessions then wait behind it. It gets the table when this dump ends.
+    """
+    waiting = connection.execute(
+        "SELECT relname FROM pg_catalog.pg_locks JOIN pg_catalog.pg_class ON pg_class.oid = relation"
+        " WHERE NOT granted AND relnamespace = 'public'::regnamespace AND relname = ANY(%s) LIMIT 1",
+        [[table.name for table in tables]],
+    ).fetchone()
+    if waiting:
+        raise TransientError(
+            f"table {waiting[0]} is wanted by a session that waits for this dump, while the dump waits for it: see who"
+            " that is in pg_locks, or try again later"
+        )
 
 
 def _parts(

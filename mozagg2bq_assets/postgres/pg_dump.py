@@ -1,15 +1,18 @@
 """Run pg_dump as a process: build its arguments, read its messages, and end it on request."""
 
 import ctypes
+import os
+import re
 import shutil
 import signal
 import subprocess
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from threading import Event
 
-from mozagg2bq_assets.errors import Cancelled, TransientError, UserError
+from mozagg2bq_assets.errors import Cancelled, TransientError, UserError, brief
 from mozagg2bq_assets.model.partitions import Partition
 from mozagg2bq_assets.postgres.cancellation import ended_early
 from mozagg2bq_assets.postgres.connection import Postgres
@@ -18,6 +21,14 @@ from mozagg2bq_assets.postgres.connection import Postgres
 JOBS = 2
 LOCK_WAIT_SECONDS = 60
 DEADLINE_SECONDS = 4 * 3600
+# How long pg_dump may take to end its sessions on the server, before it is killed.
+END_SECONDS = 5
+
+# Its leader and its workers write to one pipe, in pieces, so that a message may begin in the midst of a line.
+_ERROR = re.compile(r"(?:pg_dump: )?((?:error|detail|hint): .*)")
+# A whole statement, which says nothing that the error does not.
+_STATEMENT = ("detail: Query was", "detail: Command was")
+_FULL_DISK = "No space left on device"
 
 # What pg_dump and the server say where a connection was lost or could not be made; pg_dump tells no SQLSTATE.
 _LOST = (
@@ -52,26 +63,30 @@ def run_pg_dump(
     """
     errors: deque[str] = deque(maxlen=3)
     process = _start([*_command(snapshot, partitions, output, jobs), source.connection_string()], source)
+    too_long = Event()
+
+    def end() -> None:
+        too_long.set()
+        _end(process)
+
     try:
         # pg_dump switches the server's statement timeout off for itself, so nothing else would end it.
-        with ended_early(cancelled, process.kill, DEADLINE_SECONDS):
+        with ended_early(cancelled, end, DEADLINE_SECONDS):
             for line in process.stderr or ():
                 progress(line.rstrip())
-                message = line.rstrip().removeprefix("pg_dump: ")
-                if message.startswith(("error:", "detail:", "hint:")):
-                    errors.append(message)
+                if (match := _ERROR.search(line.rstrip())) and not match[1].startswith(_STATEMENT):
+                    errors.append(match[1])
             process.wait()
     finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+        _end(process)
         if process.returncode or cancelled.is_set():
             shutil.rmtree(output, ignore_errors=True)
     if cancelled.is_set():
         raise Cancelled
+    if too_long.is_set():
+        raise UserError(f"pg_dump was ended, as it took more than {DEADLINE_SECONDS // 3600} hours")
     if process.returncode:
-        reason = " ".join(errors) or _exit_reason(process.returncode)
-        raise (TransientError if any(text in reason for text in _LOST) else UserError)(f"pg_dump failed: {reason}")
+        raise _failure(process.returncode, " ".join(errors))
 
 
 def _command(snapshot: str, partitions: Iterable[Partition], output: Path, jobs: int) -> list[str]:
@@ -114,14 +129,36 @@ def _start(command: list[str], source: Postgres) -> subprocess.Popen[str]:
             text=True,
             errors="replace",
             preexec_fn=_end_with_parent,
+            process_group=0,  # of its own, so that its workers can be ended too
         )
     except FileNotFoundError:
         raise UserError("pg_dump is not on PATH: install PostgreSQL's client tools, as new as the server") from None
 
 
-def _exit_reason(status: int) -> str:
-    killed = f"killed after at most {DEADLINE_SECONDS} seconds"
-    return killed if status == -signal.SIGKILL else f"exit status {status}"
+def _end(process: subprocess.Popen[str]) -> None:
+    """End pg_dump and its workers. Asked to end, they cancel on the server what they wait for there."""
+    if process.poll() == 0:
+        return
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(END_SECONDS)
+    # Workers outlive a leader that was killed, and hold the pipe open.
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _failure(status: int, errors: str) -> TransientError | UserError:
+    if status < 0 and not errors:
+        name = signal.Signals(-status).name
+        memory = ", perhaps for want of memory" if status == -signal.SIGKILL else ""
+        return TransientError(f"pg_dump was ended from outside by {name}{memory}")
+    if _FULL_DISK in errors:
+        return TransientError("pg_dump failed: the disk is full: free some room, or set TMPDIR to another disk")
+    passing = any(text in errors for text in _LOST)
+    return (TransientError if passing else UserError)(f"pg_dump failed: {brief(errors) or f'exit status {status}'}")
 
 
 def _end_with_parent() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from mozagg2bq_assets.errors import Cancelled
+from mozagg2bq_assets.errors import Cancelled, TransientError
 from mozagg2bq_assets.model.partitions import Partition
 from mozagg2bq_assets.parquet import converter, writer
 from mozagg2bq_assets.parquet.converter import DuckDBConverter, FolderDump
@@ -68,7 +68,7 @@ def test_turn_ends_with_its_session(pipeline: Pipeline, source: Postgres, admini
     """A dump whose machine is gone keeps nobody waiting once the server has noticed."""
     never = threading.Event()
     with ExitStack() as stack:
-        stack.enter_context(suppress(psycopg.OperationalError))
+        stack.enter_context(suppress(TransientError))
         stack.enter_context(reading_turn(source, print, never))
         administrator.execute("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'")
         stack.enter_context(reading_turn(source, print, never))

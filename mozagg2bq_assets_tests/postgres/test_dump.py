@@ -246,8 +246,9 @@ def test_table_that_somebody_wants_to_drop(
 ) -> None:
     """He waits for our lock, and our other sessions would wait behind him for ever: that dump ends, the next has all.
 
-    The count is held up until he waits.
+    The count is held up until he waits. It is said which table that was.
     """
+    monkeypatch.setattr(patience, "FIRST_PAUSE_SECONDS", 0.1)
     monkeypatch.setattr(dump_module, "LOCK_WAIT_SECONDS", 2)
     monkeypatch.setattr("mozagg2bq_assets.postgres.pg_dump.LOCK_WAIT_SECONDS", 2)
     table, drops = tables[FIRST][0], list[Thread]()
@@ -266,11 +267,13 @@ def test_table_that_somebody_wants_to_drop(
         return count_table(connection, name)
 
     monkeypatch.setattr(dump_module, "count_table", count_behind_him)
-    dumps = dict(Dumper(source, tmp_path).dump([FIRST, SECOND]))
+    said: list[str] = []
+    dumps = dict(Dumper(source, tmp_path, patience=Patience(20, said.append)).dump([FIRST, SECOND]))
     drops[0].join()
     first = dumps[FIRST]
     assert isinstance(first, PartitionDump)
     assert isinstance(dumps[SECOND], PartitionDump)
+    assert f"table {table} is wanted by a session that waits for this dump" in said[0]
     assert table not in first.rows
 
 

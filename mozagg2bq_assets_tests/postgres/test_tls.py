@@ -154,7 +154,7 @@ def test_refused(secured: Postgres, tmp_path: Path, changes: dict[str, str], rea
         key = ec.generate_private_key(ec.SECP256R1())
         (tmp_path / "ca.pem").write_bytes(certificate("a stranger", key, "a stranger", key))
         changes = {"sslrootcert": str(tmp_path / "ca.pem")}
-    with pytest.raises(UserError, match=reason) as raised:
-        replace(secured, **changes).connect()
+    with pytest.raises(UserError, match=reason) as raised, replace(secured, **changes).connect():
+        pass
     assert "_SSLMODE" in str(raised.value)
     assert "\n" not in str(raised.value)

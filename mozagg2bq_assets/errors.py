@@ -1,7 +1,9 @@
 """Errors that an operator can act on: their text is one line that says what is wrong, and where."""
 
+import errno
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeAlias, TypeVar
 
 REASON_CHARACTERS = 160
@@ -37,6 +39,25 @@ class TransientError(OperatorError):
 
     A session, request or job has met it after the tries that its client makes by itself. Repeating the run may help.
     """
+
+
+DISK_IS_FULL = "the disk is full: free some room, or set TMPDIR to another disk"
+MEMORY_IS_SHORT = "there is not enough memory: run less beside it, or on a larger machine"
+
+
+@contextmanager
+def machine_errors() -> Iterator[None]:
+    """Raise an OperatorError in the place of OSError and MemoryError: TransientError for a disk that is full now."""
+    try:
+        yield
+    except MemoryError as error:
+        raise UserError(MEMORY_IS_SHORT) from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise TransientError(DISK_IS_FULL) from error
+        if isinstance(error, ConnectionError | TimeoutError):
+            raise TransientError(brief(str(error)) or type(error).__name__) from error
+        raise UserError(f"{error.filename or 'a file'}: {error.strerror or error}") from error
 
 
 class DataError(OperatorError):

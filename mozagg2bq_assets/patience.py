@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_exponential_jitter
 
-from mozagg2bq_assets.errors import Cancelled, TransientError
+from mozagg2bq_assets.errors import Cancelled, TransientError, machine_errors
 
 Value = TypeVar("Value")
 
@@ -27,10 +27,10 @@ class Patience:
     cancelled: Event = field(default_factory=Event)
 
     def call(self, step: Callable[[], Value]) -> Value:
-        """What the step returns.
+        """Return what the step returns.
 
-        It is called again after TransientError alone, so it has to bear that. Raises what it raises at last, and
-        Cancelled.
+        It is called again after TransientError, and when the disk was full. Raises what it raises at last, with
+        `machine_errors`, and Cancelled.
         """
         retrying = Retrying(
             retry=retry_if_exception_type(TransientError),
@@ -43,7 +43,7 @@ class Patience:
             sleep=self._pause,
             reraise=True,
         )
-        return retrying(step)
+        return retrying(machine_errors()(step))
 
     def _tell(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None

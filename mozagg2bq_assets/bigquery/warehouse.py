@@ -4,6 +4,7 @@ Tables are partitioned by ingestion time, by day: a load into `table$YYYYMMDD` r
 and free of charge, and `_PARTITIONDATE` then is the date of the aggregate.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from datetime import date
 from itertools import count
 from pathlib import Path
 from threading import Lock
+from urllib.parse import urlsplit
 
 from google.api_core.exceptions import (
     Conflict,
@@ -24,9 +26,9 @@ from google.api_core.exceptions import (
 from google.auth.exceptions import GoogleAuthError, TransportError
 from google.cloud import bigquery
 from google.cloud.bigquery.retry import DEFAULT_RETRY
-from requests.exceptions import RequestException
+from requests.exceptions import InvalidSchema, InvalidURL, JSONDecodeError, MissingSchema, RequestException
 
-from mozagg2bq_assets.errors import TransientError, UserError
+from mozagg2bq_assets.errors import TransientError, UserError, brief
 from mozagg2bq_assets.model.columns import COLUMNS
 from mozagg2bq_assets.model.content import ContentSum, ContentSums
 from mozagg2bq_assets.model.counts import ChannelCounts
@@ -34,8 +36,9 @@ from mozagg2bq_assets.model.partitions import DayRange, Partition
 from mozagg2bq_assets.model.tables import AggregateType
 from mozagg2bq_assets.settings import BigQuerySettings
 
-# The client would otherwise try for ten minutes to reach a server that is not there.
-RETRY = DEFAULT_RETRY.with_timeout(60)
+# The client would otherwise try for ten minutes to reach a server that is not there, in silence. We try again longer.
+RETRY = DEFAULT_RETRY.with_timeout(8)
+UPLOAD_RETRIES = 2
 
 SCHEMA = [bigquery.SchemaField(c.name, c.bigquery_type, mode=c.mode, description=c.description) for c in COLUMNS]
 
@@ -99,16 +102,21 @@ class Warehouse:
         try:
             with _UPLOAD, parquet.open("rb") as file:
                 job = self.client.load_table_from_file(
-                    file, destination, job_id=job_id, location=location, job_config=config
+                    file,
+                    destination,
+                    job_id=job_id,
+                    location=location,
+                    job_config=config,
+                    num_retries=UPLOAD_RETRIES,
                 )
             uploaded()
-            job.result()
+            job.result(retry=RETRY)
         except Conflict:
             # The conflict does not say where the job is, and outside of US and EU it is not found without that.
-            existing = self.client.get_job(job_id, location=location)
+            existing = self.client.get_job(job_id, location=location, retry=RETRY)
             if existing.done() and existing.error_result:
                 return False
-            existing.result()
+            existing.result(retry=RETRY)
         return True
 
     def count_partition(self, partition: Partition) -> ChannelCounts:
@@ -228,8 +236,12 @@ def check_table(table: bigquery.Table) -> None:
 
 def open_warehouse(settings: BigQuerySettings) -> Warehouse:
     """The dataset, with Google's default credentials. Raises UserError where there are none."""
-    with bigquery_errors("credentials"):
-        return Warehouse(bigquery.Client(settings.project, location=settings.location), settings.dataset)
+    try:
+        with bigquery_errors("credentials"):
+            return Warehouse(bigquery.Client(settings.project, location=settings.location), settings.dataset)
+    except ValueError as error:
+        reason = brief(str(error))
+        raise UserError(f"BigQuery, credentials: {reason}; check GOOGLE_APPLICATION_CREDENTIALS") from error
 
 
 @contextmanager
@@ -238,13 +250,39 @@ def bigquery_errors(what: str) -> Iterator[None]:
     try:
         yield
     except (GoogleAPIError, GoogleAuthError, RequestException) as error:
-        reason = str(getattr(error, "message", None) or error).strip().splitlines()[0]
+        reason = _reason(error)
         if _is_transient(error):
-            raise TransientError(f"BigQuery, {what}, is away or overloaded: {reason}") from error
-        remedy = "check BIGQUERY_PROJECT, BIGQUERY_DATASET and the account's rights"
-        raise UserError(f"BigQuery, {what}: {reason}; {remedy}") from error
+            raise TransientError(f"BigQuery, {what}, is away or overloaded: {reason}{_place(error)}") from error
+        raise UserError(f"BigQuery, {what}: {reason}; {_remedy(error)}") from error
 
 
+def _reason(error: Exception) -> str:
+    """The cause, in a line. Google's client tells of a lost connection in a paragraph that has the error's number."""
+    if isinstance(error, JSONDecodeError):
+        return "its answer is no JSON"
+    text = str(getattr(error, "message", None) or error)
+    number = re.search(r"\[Errno -?\d+\] [\w ]+", text)
+    return number[0] if number else brief(text)
+
+
+def _place(error: Exception) -> str:
+    """Where the request has gone, if that is known and not Google."""
+    request = getattr(getattr(error, "cause", None) or error, "request", None)
+    host = urlsplit(getattr(request, "url", None) or "").netloc
+    return f", at {host}: check BIGQUERY_EMULATOR_HOST" if host and not host.endswith("googleapis.com") else ""
+
+
+def _remedy(error: Exception) -> str:
+    if isinstance(error, GoogleAPICallError) and any(each.get("reason") == "quotaExceeded" for each in error.errors):
+        return "a quota is used up: ask for more, or try again tomorrow"
+    if isinstance(error, _BAD_URL):
+        return "check BIGQUERY_EMULATOR_HOST"
+    if isinstance(error, GoogleAuthError):
+        return "check GOOGLE_APPLICATION_CREDENTIALS"
+    return "check BIGQUERY_PROJECT, BIGQUERY_DATASET and the account's rights"
+
+
+_BAD_URL = (InvalidSchema, InvalidURL, MissingSchema)
 # Why BigQuery may fail a job or refuse a request that it would take later. Not quotaExceeded: that is for a day.
 _PASSING = {"backendError", "internalError", "rateLimitExceeded"}
 _PASSING |= {"jobBackendError", "jobInternalError", "jobRateLimitExceeded"}
@@ -257,6 +295,10 @@ _VANISHED = ("not found: job", "/upload/bigquery/")
 def _is_transient(error: Exception) -> bool:
     """Whether BigQuery was away or overloaded, rather than refusing."""
     if isinstance(error, GoogleAPICallError) and any(each.get("reason") in _PASSING for each in error.errors):
+        return True
+    if isinstance(error, _BAD_URL):
+        return False
+    if isinstance(error, GoogleAuthError) and error.retryable:
         return True
     gone = isinstance(error, GoogleAPICallError) and error.code in (404, 410)
     if gone and any(text in str(error).lower() for text in _VANISHED):

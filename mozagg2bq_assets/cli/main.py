@@ -1,5 +1,6 @@
 """The command's entry: which file has which command, and errors in one line."""
 
+import signal
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
@@ -42,7 +43,7 @@ class LazyGroup(click.Group):
         """
         try:
             return super().invoke(context)
-        except (OperatorError, OSError) as error:
+        except (OperatorError, OSError, MemoryError) as error:
             if DEBUG in context.meta or isinstance(error, BrokenPipeError):
                 raise
             raise click.ClickException(one_line(str(error)) or type(error).__name__) from error
@@ -71,6 +72,15 @@ class LazyGroup(click.Group):
 @debug_option
 def main() -> None:
     """Move Firefox Telemetry's daily histogram aggregates from PostgreSQL to BigQuery."""
+    # As on Ctrl-C, a command that is ended leaves neither its folders nor its sessions behind.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+
+
+@main.group(cls=LazyGroup, files={"clean": "lake"})
+@debug_option
+def lake() -> None:
+    """Look after what the lake holds."""
 
 
 @main.group(cls=LazyGroup, files=dict.fromkeys(("up", "down", "status", "seed"), "local"))

@@ -26,7 +26,7 @@ from mozagg2bq_assets.defs.keys import stage_key
 from mozagg2bq_assets.defs.partitions import partition_key
 from mozagg2bq_assets.defs.resources import LakeResource, PostgresResource, SparkResource, WarehouseResource
 from mozagg2bq_assets.defs.specs import check_specs, stage_specs
-from mozagg2bq_assets.errors import OperatorError
+from mozagg2bq_assets.errors import OperatorError, machine_errors
 from mozagg2bq_assets.lake.writer import LakeWriter
 from mozagg2bq_assets.model.partitions import Partition, Stage
 from mozagg2bq_assets.model.runs import Run
@@ -71,7 +71,7 @@ def daily_stages(
         selected = [stage for stage in Stage if stage_key(aggregate_type, stage) in context.selected_asset_keys]
         partitions = [Partition(aggregate_type, date.fromisoformat(key)) for key in context.partition_keys]
         failures: dict[Partition, OperatorError] = {}
-        with scratch_folder() as folder, _one_line_failure(), ExitStack() as stack:
+        with _one_line_failure(), scratch_folder() as folder, ExitStack() as stack:
             writer = LakeWriter(
                 lake.lake(), _run(context), partial(_is_running, context.instance), max_hours=settings.max_run_hours
             )
@@ -117,7 +117,8 @@ def _failure(aggregate_type: AggregateType, failures: Mapping[Partition, Operato
 def _one_line_failure() -> Iterator[None]:
     """What stops all days at once, as a failure of one line."""
     try:
-        yield
+        with machine_errors():
+            yield
     except OperatorError as error:
         raise Failure(str(error)) from None
 

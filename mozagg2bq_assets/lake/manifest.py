@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeAlias, 
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 
-from mozagg2bq_assets.errors import DataError
+from mozagg2bq_assets.errors import DataError, brief
 from mozagg2bq_assets.model.counts import ChannelCounts, TableCounts, UnmappedKey
 from mozagg2bq_assets.model.files import StoredFile
 from mozagg2bq_assets.model.partitions import Partition, Stage
@@ -112,8 +112,8 @@ class Manifest(_Model, Generic[Rows, Details]):
             first = error.errors(include_url=False, include_input=False)[0]
             place = ".".join(map(str, first["loc"]))
             raise DataError(f"{where}: damaged manifest: {place[:100]}: {first['msg'][:200]}") from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"{where}: damaged manifest: {error}") from error
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise DataError(f"{where}: damaged manifest: {brief(str(error))}") from error
 
 
 class DumpManifest(Manifest[TableCounts, DumpDetails]):

@@ -6,13 +6,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import boto3
-from boto3.exceptions import RetriesExceededError, S3UploadFailedError
+from boto3.exceptions import Boto3Error, RetriesExceededError, S3UploadFailedError
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, IncompleteReadError
 from botocore.exceptions import ConnectionError as S3ConnectionError
 from botocore.parsers import ResponseParserError
 
-from mozagg2bq_assets.errors import TransientError, UserError
+from mozagg2bq_assets.errors import TransientError, UserError, brief
 
 CONNECTIONS = 128  # a connection more would be opened for each request, and closed
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def s3_client() -> "S3Client":
-    """S3 as the standard AWS variables say; the one client of the project."""
+    """S3 as the standard AWS variables say; the one client of the project. Raises UserError where they are bad."""
     # We check what we read by ourselves. botocore's own check wraps the body of an answer 500 too, and then fails with
     # AttributeError ('StreamingChecksumBody' object has no attribute 'strip'), where it would have tried again.
     config = Config(
@@ -29,7 +29,10 @@ def s3_client() -> "S3Client":
         retries={"mode": "standard", "total_max_attempts": 5},
         max_pool_connections=CONNECTIONS,
     )
-    return boto3.client("s3", config=config)
+    try:
+        return boto3.client("s3", config=config)
+    except (BotoCoreError, ValueError) as error:
+        raise UserError(f"S3: {brief(str(error))}; check the variables AWS_*") from error
 
 
 def read_object(client: "S3Client", uri: str) -> bytes:
@@ -52,11 +55,15 @@ def s3_errors(bucket: str) -> Iterator[None]:
     """TransientError or UserError in place of whatever boto3 raises, after the tries that it makes by itself."""
     try:
         yield
-    except (BotoCoreError, ClientError, S3UploadFailedError, RetriesExceededError, ResponseParserError) as error:
+    except (BotoCoreError, ClientError, Boto3Error, ResponseParserError) as error:
         if _is_transient(error):
             raise TransientError(f"S3, bucket {bucket}, is away or overloaded: {_reason(error)}") from error
         remedy = "check its name, AWS_ENDPOINT_URL and the AWS credentials"
         raise UserError(f"S3, bucket {bucket}: {_reason(error)}; {remedy}") from error
+
+
+# What S3 says with another status than 5xx, and takes later.
+_PASSING = {"RequestTimeout", "SlowDown", "OperationAborted", "Throttling", "ThrottlingException"}
 
 
 def _is_transient(error: BaseException) -> bool:
@@ -66,7 +73,7 @@ def _is_transient(error: BaseException) -> bool:
     """
     if isinstance(error, ClientError):
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        return status in (429, 500, 502, 503, 504)
+        return status in (429, 500, 502, 503, 504) or error.response.get("Error", {}).get("Code") in _PASSING
     if isinstance(error, S3UploadFailedError):
         return error.__context__ is not None and _is_transient(error.__context__)
     away = (S3ConnectionError, HTTPClientError, IncompleteReadError, RetriesExceededError, ResponseParserError)
@@ -76,4 +83,4 @@ def _is_transient(error: BaseException) -> bool:
 def _reason(error: BaseException) -> str:
     """What is behind it, in a line: boto3 says of a download no more than that it was tried too often."""
     last = getattr(error, "last_exception", None)
-    return " ".join(str(last or error).split())[:300]
+    return brief(str(last or error))

@@ -7,6 +7,7 @@ manifest and nothing else, and check what they read against it. All transfers ar
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from functools import cached_property
@@ -16,11 +17,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from botocore.exceptions import ClientError
 
-from mozagg2bq_assets.errors import Attempt, DataError, UserError
+from mozagg2bq_assets.errors import Attempt, DataError, OperatorError, UserError, machine_errors
 from mozagg2bq_assets.lake.manifest import AnyManifest, StageManifest
 from mozagg2bq_assets.lake.objects import s3_client, s3_errors, split_uri
 from mozagg2bq_assets.model.files import StoredFile, describe
-from mozagg2bq_assets.model.partitions import DayRange, Partition, Stage
+from mozagg2bq_assets.model.partitions import DayRange, Partition, Stage, parse_day
 from mozagg2bq_assets.model.tables import AggregateType
 from mozagg2bq_assets.settings import LakeSettings
 
@@ -39,6 +40,14 @@ class ListedObject(NamedTuple):
     key: str
     size: int
     stored_at: datetime
+
+
+class IncompleteUpload(NamedTuple):
+    """An upload in parts that was begun and not completed; its parts are stored, and no listing shows them."""
+
+    key: str
+    upload_id: str
+    started_at: datetime
 
 
 @dataclass(frozen=True)
@@ -132,7 +141,7 @@ class Lake:
 
     def _download(self, key: str, directory: Path) -> Path:
         path = directory / Path(key).name
-        with s3_errors(self.bucket):
+        with s3_errors(self.bucket), machine_errors():
             try:
                 self.client.download_file(self.bucket, key, str(path))
             except ClientError as error:
@@ -160,6 +169,21 @@ class Lake:
                 for item in page.get("Contents", ()):
                     yield ListedObject(item["Key"], item["Size"], item["LastModified"])
 
+    def uploads(self, prefix: str) -> Iterator[IncompleteUpload]:
+        """Every upload of a key that begins so which has not been completed."""
+        # rclone answers NoSuchUpload until there has been one.
+        with s3_errors(self.bucket), suppress(self.client.exceptions.NoSuchUpload):
+            pages = self.client.get_paginator("list_multipart_uploads").paginate(Bucket=self.bucket, Prefix=prefix)
+            for page in pages:
+                for item in page.get("Uploads", ()):
+                    yield IncompleteUpload(item["Key"], item["UploadId"], item["Initiated"])
+
+    def abort(self, uploads: Iterable[IncompleteUpload]) -> None:
+        """Remove the parts of uploads. One that is gone already is no error."""
+        for upload in uploads:
+            with s3_errors(self.bucket), suppress(self.client.exceptions.NoSuchUpload):
+                self.client.abort_multipart_upload(Bucket=self.bucket, Key=upload.key, UploadId=upload.upload_id)
+
     def delete(self, keys: Iterable[str]) -> None:
         """Remove objects, a thousand with each request. One that is gone already is no error."""
         for batch in _batched(keys, DELETED_AT_ONCE):
@@ -179,7 +203,7 @@ class Lake:
     def _read_or_error(self, kind: type[AnyManifest], partition: Partition) -> Attempt[AnyManifest] | None:
         try:
             return self.read(kind, partition)
-        except DataError as error:
+        except OperatorError as error:
             return error
 
 
@@ -192,5 +216,13 @@ def _batched(items: Iterable[str], size: int) -> Iterator[list[str]]:
 
 def _day_of_manifest(key: str) -> date | None:
     """The day whose manifest this is; None for any other object."""
-    match = re.fullmatch(rf"(\d{{8}})/{re.escape(MANIFEST)}", key)
-    return date.fromisoformat(match[1]) if match else None
+    folder, _, name = key.partition("/")
+    return day_of_folder(folder) if name == MANIFEST else None
+
+
+def day_of_folder(name: str) -> date | None:
+    """The day that a folder is named after; None for any other name."""
+    try:
+        return parse_day(name) if re.fullmatch(r"\d{8}", name, re.ASCII) else None
+    except UserError:
+        return None

@@ -12,8 +12,9 @@ from pathlib import Path
 from uuid import uuid4
 
 from mozagg2bq_assets.errors import DataError, OperatorError, UserError
+from mozagg2bq_assets.lake.leftovers import StoredVersion, spared_since, stored_versions
 from mozagg2bq_assets.lake.manifest import AnyManifest, StageManifest
-from mozagg2bq_assets.lake.store import MANIFEST, Lake, ListedObject
+from mozagg2bq_assets.lake.store import Lake, ListedObject
 from mozagg2bq_assets.model.partitions import Partition
 from mozagg2bq_assets.model.runs import Run
 
@@ -82,15 +83,13 @@ class LakeWriter:
 
     def _clean_up(self, manifest: StageManifest, listed: Sequence[ListedObject], replaced: str | None) -> None:
         """What is visible is asked after the listing, as another run may have committed meanwhile."""
-        folder = self._folder(manifest)
+        uploads = list(self.lake.uploads(self._folder(manifest)))
         visible = self._visible_version(type(manifest), manifest.partition)
-        if visible is not None:
-            self.lake.delete(
-                found.key
-                for found in listed
-                if (version := found.key.removeprefix(folder).split("/")[0]) not in (MANIFEST, visible)
-                and (version == replaced or self._is_abandoned(version, found.stored_at))
-            )
+        if visible is None:
+            return
+        for stored in stored_versions(self.lake.key(manifest.of, manifest.aggregate_type) + "/", listed, uploads):
+            if stored.version != visible and (stored.version == replaced or self._is_abandoned(stored)):
+                stored.remove(self.lake)
 
     def _folder(self, manifest: StageManifest) -> str:
         return self.lake.key(manifest.of, manifest.partition.path) + "/"
@@ -112,13 +111,11 @@ class LakeWriter:
                     f"s3://{self.lake.bucket}/{key}: is not there, or has another size, though it was just stored"
                 )
 
-    def _is_abandoned(self, version: str, stored_at: datetime) -> bool:
+    def _is_abandoned(self, stored: StoredVersion) -> bool:
         """Whether no writer may still publish it. Of its own run, this writer publishes one version at a time."""
-        run_id = run_of(version)
+        run_id = run_of(stored.version)
         running = False if run_id == self.run.run_id else self.is_running(run_id)
-        if running is None:
-            return datetime.now(UTC) - stored_at > 2 * timedelta(hours=self.max_hours)
-        return not running
+        return stored.stored_at < spared_since(self.max_hours) if running is None else not running
 
 
 def new_version(run_id: str) -> str:

@@ -10,7 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
-from mozagg2bq_assets.errors import Attempt, OperatorError
+from mozagg2bq_assets.errors import Attempt, OperatorError, machine_errors
 from mozagg2bq_assets.model.counts import ChannelCounts, TableCounts, UnmappedKeys
 from mozagg2bq_assets.model.files import StoredFile, describe
 from mozagg2bq_assets.model.partitions import Partition
@@ -120,7 +120,7 @@ class DuckDBConverter:
         output.parent.mkdir(parents=True, exist_ok=True)
         try:
             archive = dump.archive()
-            with machine_lock("converting"):
+            with machine_errors(), machine_lock("converting"):
                 return write_parquet(archive, dump.ingest_date, output, dump.rows)
         except OperatorError as error:
             return error

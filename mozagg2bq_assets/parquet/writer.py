@@ -20,7 +20,15 @@ import duckdb
 import pyarrow
 from duckdb.func import ARROW
 
-from mozagg2bq_assets.errors import DataError
+from mozagg2bq_assets.errors import (
+    DISK_IS_FULL,
+    MEMORY_IS_SHORT,
+    DataError,
+    OperatorError,
+    TransientError,
+    UserError,
+    brief,
+)
 from mozagg2bq_assets.model.counts import ChannelCounts, TableCounts, UnmappedKeys, check_counts
 from mozagg2bq_assets.parquet.exact import ExactReader
 from mozagg2bq_assets.parquet.jsonb import check_row, object_text
@@ -81,7 +89,7 @@ def write_parquet(
         if isinstance(error, duckdb.Error) and "KeyboardInterrupt" in str(error):
             raise KeyboardInterrupt from error
         if isinstance(error, duckdb.Error):
-            raise DataError(_locate_fault(archive.data_files) or f"{archive.directory}: {error}") from error
+            raise _cause(error, archive) from error
         raise
     return ParquetFile(output, *converted, time.monotonic() - started)
 
@@ -186,6 +194,15 @@ def _text(text: bytes) -> pyarrow.LargeStringArray:
 def _number(value: int) -> pyarrow.Int32Array:
     """An array of one number."""
     return pyarrow.Int32Array.from_buffers(pyarrow.int32(), 1, [None, pyarrow.py_buffer(struct.pack("i", value))])
+
+
+def _cause(error: duckdb.Error, archive: PartitionArchive) -> OperatorError:
+    """What this machine lacks, or what is wrong with the archive."""
+    if "No space left on device" in str(error):
+        return TransientError(DISK_IS_FULL)
+    if isinstance(error, duckdb.OutOfMemoryException):
+        return UserError(MEMORY_IS_SHORT)
+    return DataError(_locate_fault(archive.data_files) or f"{archive.directory}: {brief(str(error))}")
 
 
 def _locate_fault(data_files: Iterable[DataFile]) -> str | None:

@@ -40,11 +40,12 @@ def open_session(config: Mapping[str, str]) -> "SparkSession":
 
 
 def prepare() -> None:
-    """See that Spark can start. Raises UserError where there is no Java to run it.
+    """See that Spark can start. Raises UserError where there is no Java to run it, or SPARK_HOME leads elsewhere.
 
     Executors run our own Python, unless PYSPARK_PYTHON names one; Spark would take any `python3` on PATH.
     """
     check_java()
+    _check_home()
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
 
 
@@ -58,6 +59,15 @@ def check_java() -> None:
     version = re.search(r'version "(?:1\.)?(\d+)', result.stderr)
     if version is None or int(version[1]) < OLDEST_JAVA:
         raise UserError(f"Java is too old ({result.stderr.splitlines()[0]}); {advice}, or set JAVA_HOME")
+
+
+def _check_home() -> None:
+    """Raise UserError where SPARK_HOME, which pyspark follows, does not name a Spark of pyspark's own version."""
+    from pyspark import __version__
+
+    home = os.environ.get("SPARK_HOME")
+    if home and not list(Path(home, "jars").glob(f"spark-core_*-{__version__}.jar")):
+        raise UserError(f"SPARK_HOME is {home}, where there is no Spark {__version__}: unset it, or name one")
 
 
 @contextmanager

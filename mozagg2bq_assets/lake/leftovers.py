@@ -1,0 +1,102 @@
+"""What is stored of each version, and which versions and incomplete uploads no run can publish any more."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+
+from mozagg2bq_assets.errors import OperatorError
+from mozagg2bq_assets.lake.manifest import MANIFESTS, StageManifest
+from mozagg2bq_assets.lake.store import IncompleteUpload, Lake, ListedObject, day_of_folder
+from mozagg2bq_assets.model.partitions import DayRange
+from mozagg2bq_assets.model.tables import AggregateType
+
+
+@dataclass
+class StoredVersion:
+    """What is stored under one version's name: the key of its folder, objects, and uploads that are not complete."""
+
+    folder: str
+    objects: list[ListedObject] = field(default_factory=list)
+    uploads: list[IncompleteUpload] = field(default_factory=list)
+
+    @property
+    def version(self) -> str:
+        """The version's name."""
+        return self.folder.rpartition("/")[2]
+
+    @property
+    def day(self) -> date | None:
+        """The day that it is of; None where its folder is not a day's."""
+        return day_of_folder(self.folder.split("/")[-2])
+
+    @property
+    def size(self) -> int:
+        """Bytes of the objects."""
+        return sum(found.size for found in self.objects)
+
+    @property
+    def stored_at(self) -> datetime:
+        """When anything of it was stored or begun last."""
+        return max([found.stored_at for found in self.objects] + [upload.started_at for upload in self.uploads])
+
+    def remove(self, lake: Lake) -> None:
+        """Remove all of it. Raises UserError or TransientError."""
+        lake.abort(self.uploads)
+        lake.delete(found.key for found in self.objects)
+
+
+def stored_versions(
+    root: str, objects: Iterable[ListedObject], uploads: Iterable[IncompleteUpload]
+) -> list[StoredVersion]:
+    """What is stored of each version; `root` is the key of a stage and type, and ends with a slash.
+
+    Some stores list keys that do not begin as they were asked to: those are left out.
+    """
+    versions: dict[str, StoredVersion] = {}
+    for found in objects:
+        if folder := _version_folder(root, found.key):
+            versions.setdefault(folder, StoredVersion(folder)).objects.append(found)
+    for upload in uploads:
+        if folder := _version_folder(root, upload.key):
+            versions.setdefault(folder, StoredVersion(folder)).uploads.append(upload)
+    return list(versions.values())
+
+
+def _version_folder(root: str, key: str) -> str | None:
+    """The key of the version's folder that an object lies in; None for a manifest and for what is none of ours."""
+    parts = key.removeprefix(root).split("/")
+    return root + "/".join(parts[:2]) if key.startswith(root) and len(parts) > 2 else None
+
+
+def spared_since(max_hours: float) -> datetime:
+    """What was stored since then may still be published by a writer of which nothing is known but `max_hours`."""
+    return datetime.now(UTC) - 2 * timedelta(hours=max_hours)
+
+
+def find_leftovers(
+    lake: Lake, aggregate_type: AggregateType, max_hours: float
+) -> Iterator[StoredVersion | OperatorError]:
+    """The versions of all days that no manifest names and that no run can publish any more, by their age.
+
+    Where a manifest cannot be read, so that it is not known what it names, the error stands in the place of a version.
+    Raises UserError or TransientError where S3 refuses or is away.
+    """
+    for kind in MANIFESTS:
+        yield from _leftovers(lake, kind, aggregate_type, spared_since(max_hours))
+
+
+def _leftovers(
+    lake: Lake, kind: type[StageManifest], aggregate_type: AggregateType, since: datetime
+) -> Iterator[StoredVersion | OperatorError]:
+    root = lake.key(kind.of, aggregate_type) + "/"
+    objects, uploads = list(lake.list(root)), list(lake.uploads(root))
+    # After the listing, as a run may commit meanwhile.
+    keys = (found.key.removeprefix(root) for found in objects)
+    manifests = lake.manifests(kind, aggregate_type, keys, DayRange(date.min, date.max))
+    for stored in stored_versions(root, objects, uploads):
+        if stored.day and stored.stored_at < since:
+            manifest = manifests.get(stored.day)
+            if isinstance(manifest, OperatorError):
+                yield manifest
+            elif manifest is None or manifest.version != stored.version:
+                yield stored

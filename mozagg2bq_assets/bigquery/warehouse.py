@@ -250,10 +250,11 @@ def bigquery_errors(what: str) -> Iterator[None]:
     try:
         yield
     except (GoogleAPIError, GoogleAuthError, RequestException) as error:
-        reason = _reason(error)
+        # What the client has met at last, when it has tried again in vain.
+        last = (error.cause if isinstance(error, RetryError) else None) or error
         if _is_transient(error):
-            raise TransientError(f"BigQuery, {what}, is away or overloaded: {reason}{_place(error)}") from error
-        raise UserError(f"BigQuery, {what}: {reason}; {_remedy(error)}") from error
+            raise TransientError(f"BigQuery, {what}, is away or overloaded: {_reason(last)}{_place(last)}") from error
+        raise UserError(f"BigQuery, {what}: {_reason(last)}; {_remedy(last)}") from error
 
 
 def _reason(error: Exception) -> str:
@@ -267,8 +268,8 @@ def _reason(error: Exception) -> str:
 
 def _place(error: Exception) -> str:
     """Where the request has gone, if that is known and not Google."""
-    request = getattr(getattr(error, "cause", None) or error, "request", None)
-    host = urlsplit(getattr(request, "url", None) or "").netloc
+    request = error.request if isinstance(error, RequestException) else None
+    host = urlsplit((request.url if request else None) or "").netloc
     return f", at {host}: check BIGQUERY_EMULATOR_HOST" if host and not host.endswith("googleapis.com") else ""
 
 

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -67,6 +68,7 @@ def test_by_hand(tmp_path: Path) -> None:
 
 DUMP = ("dump", "--aggregate-type", "build_id", "--output-dir", "{tmp}/new")
 LOAD = ("load", "--aggregate-type", "build_id", "--date", DAY, "--input-dir", "{tmp}")
+LOADED = ("verify", "--date", DAY)
 CONVERT = ("to-parquet", "--output-dir", "{tmp}", "--input-dir")
 SEED = ("local", "seed", "--scale")
 
@@ -75,6 +77,11 @@ ERRORS: dict[str, tuple[tuple[str, ...], dict[str, str], str]] = {
     "no server": (("tables",), {"POSTGRES_HOST": "127.0.0.1", "POSTGRES_PORT": "1"}, "cannot connect to PostgreSQL"),
     "wrong password": (("tables",), {"POSTGRES_PASS": "wrong"}, "password authentication failed"),
     "no such bucket": (("verify", "--date", DAY), {"LAKE_URI": "s3://nowhere/x"}, "NoSuchBucket"),
+    "unknown profile": (("verify", "--date", DAY), {"AWS_PROFILE": "nobody"}, "check the variables AWS_*"),
+    "no endpoint": (("verify", "--date", DAY), {"AWS_ENDPOINT_URL": "nowhere"}, "Invalid endpoint: nowhere; check"),
+    "no BigQuery": (LOADED, {"BIGQUERY_EMULATOR_HOST": "http://127.0.0.1:1"}, "refused, at 127.0.0.1:1: check BIGQ"),
+    "no URL": (LOADED, {"BIGQUERY_EMULATOR_HOST": "127.0.0.1:1"}, "; check BIGQUERY_EMULATOR_HOST"),
+    "no Dagster": (("backfill", "--cancel", "x", "--url", "http://127.0.0.1:1"), {}, "no Dagster answers at http://127"),
     "no S3 URI": (("verify", "--date", DAY), {"LAKE_URI": "lake/x"}, "not an S3 URI"),
     "not set": (("verify", "--date", DAY), {"BIGQUERY_PROJECT": ""}, "BIGQUERY_PROJECT is not set"),
     "outside the partitions": ((*DUMP, "--date", "2013-02-01"), {}, "outside the partitions, which begin at 2015"),
@@ -183,7 +190,7 @@ def _commands(group: click.Group) -> Iterator[click.Command]:
 def test_help() -> None:
     """Every command takes --debug and -h, and its help is sentences; old names are not there."""
     commands = list(_commands(main))
-    assert len(commands) == 13
+    assert len(commands) == 15
     for command in commands:
         options = [option for option in command.params if isinstance(option, click.Option) and not option.hidden]
         assert "--debug" in [name for option in options for name in option.opts]
@@ -233,12 +240,40 @@ def test_interrupted() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
         command = (COMMAND, "backfill", "--cancel", "x", "--url", url)
-        environment = {**os.environ, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
+        # A shell's proxy does not stand between.
+        environment = {name: value for name, value in os.environ.items() if name.lower() != "no_proxy"}
+        environment |= {"HTTP_PROXY": "http://127.0.0.1:1", "http_proxy": "http://127.0.0.1:1"}
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
             server.accept()
             process.send_signal(signal.SIGINT)
             _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (1, "\nAborted!\n")
+
+
+@pytest.mark.usefixtures("_days")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_dump_that_is_ended(administrator: psycopg.Connection, tmp_path: Path, number: signal.Signals) -> None:
+    """While pg_dump waits behind somebody who waits for us: nothing is left, neither a folder nor a session."""
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+    sessions = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'telemetry'"
+    command = (COMMAND, "dump", "--aggregate-type", "build_id", "--date", DAY, "--output-dir", str(tmp_path / "out"))
+
+    def wait_for(query: str, count: int) -> None:
+        deadline = time.monotonic() + 30
+        while administrator.execute(query.encode()).fetchone() != (count,):
+            assert time.monotonic() < deadline, query
+            time.sleep(0.02)
+
+    with administrator.transaction(force_rollback=True):
+        administrator.execute("LOCK TABLE build_id_nightly_73_20191201 IN ACCESS EXCLUSIVE MODE")
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+            wait_for(waiting, 1)
+            process.send_signal(number)
+            _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors.strip()) == (1, "Aborted!")
+    assert list((tmp_path / "out" / "build_id").iterdir()) == []
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["build_id"]
+    wait_for(sessions, 0)
 
 
 def test_interrupted_query() -> None:

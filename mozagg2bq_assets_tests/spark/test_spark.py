@@ -26,7 +26,7 @@ from mozagg2bq_assets.model.partitions import Partition, Stage
 from mozagg2bq_assets.model.tables import SourceTable
 from mozagg2bq_assets.parquet.converter import FileReference, SourceFile
 from mozagg2bq_assets.spark.job import tasks
-from mozagg2bq_assets.spark.session import check_java
+from mozagg2bq_assets.spark.session import check_java, prepare
 from mozagg2bq_assets_tests.helpers.archives import archive_folder
 from mozagg2bq_assets_tests.helpers.rows import Rows, parquet_rows
 from mozagg2bq_assets_tests.helpers.runs import DAYS, TYPE, Pipeline, checks, end_killed_runs, job_command
@@ -255,6 +255,13 @@ def test_python_on_path(stack: object, java: None, tmp_path: Path) -> None:
     environment["PATH"] = f"{tmp_path}:{environment['PATH']}"
     subprocess.run(command, env=environment, check=True)
     assert sum(parquet_rows(tmp_path / "aggregates.parquet").values()) == 16
+
+
+def test_another_spark(java: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """SPARK_HOME that leads elsewhere is said, before anything is dumped."""
+    monkeypatch.setenv("SPARK_HOME", str(tmp_path))
+    with pytest.raises(UserError, match=f"SPARK_HOME is {tmp_path}, where there is no Spark "):
+        prepare()
 
 
 def test_no_java(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

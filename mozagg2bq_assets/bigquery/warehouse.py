@@ -165,7 +165,9 @@ class Warehouse:
     ) -> list[bigquery.Row]:
         config = bigquery.QueryJobConfig(query_parameters=parameters)
         with bigquery_errors(self.table_id(aggregate_type)):
-            return list(self.client.query(query, job_config=config, retry=RETRY).result())
+            # What asks for counts is patient itself, so the client does not begin a job again.
+            job = self.client.query(query, job_config=config, retry=RETRY, job_retry=None)
+            return list(job.result(retry=RETRY, job_retry=None))
 
     def _table(self, aggregate_type: AggregateType) -> bigquery.Table | None:
         with bigquery_errors(self.table_id(aggregate_type)):
@@ -183,7 +185,7 @@ class Warehouse:
             table.clustering_fields = list(CLUSTERING[aggregate_type])
             with bigquery_errors(self.table_id(aggregate_type)):
                 self._ensure_dataset()
-                table = self.client.create_table(table, exists_ok=True)
+                table = self.client.create_table(table, exists_ok=True, retry=RETRY)
         check_table(table)
         return table
 
@@ -193,7 +195,7 @@ class Warehouse:
         try:
             self.client.get_dataset(name, retry=RETRY)
         except NotFound:
-            self.client.create_dataset(name, exists_ok=True)
+            self.client.create_dataset(name, exists_ok=True, retry=RETRY)
 
 
 def _bounds(days: DayRange) -> list[bigquery.ScalarQueryParameter]:

@@ -25,7 +25,7 @@ class Request(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What is answered. With `cut`, no more than that many bytes of the body, and the connection ends."""
+    """What is answered; with status 0, nothing. With `cut`, so many bytes of the body, and the connection ends."""
 
     status: int
     body: bytes = b""
@@ -87,6 +87,9 @@ def http_proxy(target: str, timeout_seconds: float = 60) -> Iterator[HttpProxy]:
                 return answer
 
             answer = proxy.fault(request, real) or real()
+            if answer.status == 0:
+                self.close_connection = True
+                return
             self.send_response(answer.status)
             if self.command != "HEAD" or not headers:  # whose length is that of a body which does not come
                 headers = [header for header in headers if header[0].lower() != "content-length"]

@@ -1,4 +1,4 @@
 """Firefox Telemetry's daily histogram aggregates, from PostgreSQL to BigQuery.
 
-Each folder is a room: its docstring says what belongs there, and imports go one way between them.
+Each folder is a package: its docstring says what belongs there, and imports between packages go one way.
 """

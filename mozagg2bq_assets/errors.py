@@ -47,7 +47,7 @@ MEMORY_IS_SHORT = "there is not enough memory: run less beside it, or on a large
 
 @contextmanager
 def machine_errors() -> Iterator[None]:
-    """Raise an OperatorError in the place of OSError and MemoryError: TransientError for a disk that is full now."""
+    """TransientError for a full disk, a lost connection or a timeout; UserError for other OSErrors and MemoryError."""
     try:
         yield
     except MemoryError as error:

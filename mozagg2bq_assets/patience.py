@@ -17,7 +17,7 @@ LONGEST_PAUSE_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Patience:
-    """For how long a step's pauses may last together, who is told what it waits for, and what ends the waiting.
+    """How long a step's pauses may last in total (the last may exceed it), who is told of them, and what ends them.
 
     The time that the step itself takes does not count. Without seconds, nothing is tried again.
     """

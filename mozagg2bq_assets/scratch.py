@@ -1,7 +1,7 @@
-"""Local disk for the files of a run or a task: a scratch folder that goes with the process that made it.
+"""Local disk for the files of a run or a task: a scratch folder that its block removes.
 
-A partition's files go earlier, in `pipeline.ingest`. The kernel says whose a folder is: it takes a lock back when its
-holder dies.
+After a kill the next process removes it: the kernel takes a folder's lock back when its holder dies. A partition's
+files are removed earlier, in `pipeline.ingest`.
 """
 
 import fcntl
@@ -27,7 +27,7 @@ def scratch_folder() -> Iterator[Path]:
         # Or another process could take the new folder for abandoned before it is locked.
         with _locked(root):
             for entry in os.scandir(root):
-                # Somebody works in it, or has just removed it. What is no folder is not ours.
+                # Somebody works in it, or has just removed it. Files are `machine_lock`'s.
                 with suppress(BlockingIOError, FileNotFoundError, NotADirectoryError), _locked(entry, fcntl.LOCK_NB):
                     shutil.rmtree(entry)
             folder = Path(mkdtemp(dir=root))
@@ -51,7 +51,7 @@ def _root() -> Path:
 
 @contextmanager
 def machine_lock(name: str) -> Iterator[None]:
-    """Hold a lock of that name, which one of this user's processes on this machine has at a time; wait for it."""
+    """Hold a lock of that name, which one process of this user and TMPDIR has at a time; wait for it."""
     with (_root() / name).open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -1,7 +1,8 @@
-"""Settings, a class for each service: the only place that reads the environment for configuration.
+"""Settings, a class for each service: the place that reads the environment for configuration.
 
+(`to-parquet` reads TRANSFORM_ENGINE by itself, as it does not import this; `spark` looks at SPARK_HOME and JAVA_HOME.)
 Every field names its variable. An empty variable counts as unset. One that has no default and is unset is an error, and
-no error shows a value. Nothing is built here: who needs a service passes its settings to the room that knows it.
+no error shows a value. Nothing is built here: who needs a service passes its settings to the package that knows it.
 """
 
 import os
@@ -145,7 +146,7 @@ class SparkSettings(Settings):
 
 
 class RunSettings(Settings):
-    """How runs are cut, and what they bear."""
+    """How runs are split, and their limits."""
 
     engine: Literal["duckdb", "spark"] = Field(
         "duckdb", validation_alias="TRANSFORM_ENGINE", description="What turns dumps into Parquet."
@@ -236,7 +237,7 @@ def _message(missing: Sequence[str], bad: Sequence[str]) -> str:
 
 
 def _problems_of(error: ValidationError) -> tuple[list[str], list[str]]:
-    """The same of one class."""
+    """Variables that are missing, and what is wrong with bad ones, by the error of one class."""
     missing: list[str] = []
     bad: list[str] = []
     for problem in error.errors(include_url=False, include_input=False, include_context=False):

@@ -77,7 +77,7 @@ class Warehouse:
     def load(
         self, partition: Partition, parquet: Path, job_id: str, uploaded: Callable[[], None] = lambda: None
     ) -> None:
-        """Replace one partition by the rows of a Parquet file; `uploaded` hears when BigQuery has them all.
+        """Replace one partition by a Parquet file's rows; `uploaded` is called after the upload, before the job ends.
 
         A job of that id that exists already (from a request whose answer was lost) is waited for instead. If it has
         failed, its id is taken for good: the next try's has a number behind it.
@@ -91,7 +91,7 @@ class Warehouse:
     def _load(
         self, partition: Partition, parquet: Path, job_id: str, location: str, uploaded: Callable[[], None]
     ) -> bool:
-        """Whether the job has not been there before and failed. Raises what it fails with now."""
+        """Run a load job; False where a job of that id was there already and had failed. Raises the job's error."""
         destination = self.partition_id(partition)
         config = bigquery.LoadJobConfig(
             source_format=bigquery.SourceFormat.PARQUET,

@@ -136,9 +136,9 @@ class DagsterClient:
         return str(self._ask(_RETRY, "reexecutePartitionBackfill", {"id": backfill_id})["backfillId"])
 
     def cancel(self, backfill_id: str) -> None:
-        """End its runs, those that wait too. What is committed stays. Raises UserError where one goes on all the same.
+        """End its runs, queued ones too. What is committed stays. Raises UserError where one goes on all the same.
 
-        Dagster's daemon would look at it after half a minute, and launch what it is about to launch before.
+        Runs are ended here, as the daemon sees a canceled backfill after half a minute, and may launch more until then.
         """
         self._ask(_CANCEL, "cancelPartitionBackfill", {"id": backfill_id})
         deadline, quiet = time.monotonic() + CANCEL_SECONDS, 0
@@ -153,7 +153,7 @@ class DagsterClient:
             time.sleep(POLL_SECONDS)
 
     def follow(self, backfill_id: str, tell: Callable[[str], None] = lambda _: None) -> Iterator[Progress]:
-        """Its progress every few seconds, until it has ended; `tell` hears of answers that fail, which it bears."""
+        """Yield its progress every few seconds until it ends; failed requests are repeated, and reported to `tell`."""
         patience = Patience(PATIENCE_SECONDS, tell)
         while not (progress := patience.call(partial(self.progress, backfill_id))).ended:
             yield progress
@@ -183,7 +183,7 @@ class DagsterClient:
     def _rows(self, runs: Sequence[Mapping[str, str]]) -> int:
         """Rows loaded so far, once for each partition, whichever of the runs has loaded it.
 
-        Only of runs that go on it is asked again and again; of those that have not begun there is nothing to ask.
+        Only runs that have not ended are queried again; those that have not started are not queried.
         """
         for run in runs:
             if run["id"] not in self._ended and run["status"] in ("STARTED", "CANCELING", *_ENDED):
@@ -204,7 +204,7 @@ class DagsterClient:
 
     @cached_property
     def _session(self) -> requests.Session:
-        """A proxy that the shell names has no way to this machine's own Dagster."""
+        """An HTTP session; for a loopback URL it ignores the environment's proxies, which could not reach it."""
         session = requests.Session()
         session.trust_env = not _is_loopback(urlsplit(self.url).hostname or "")
         return session

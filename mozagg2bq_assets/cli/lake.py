@@ -12,12 +12,12 @@ from mozagg2bq_assets.settings import LakeSettings, RunSettings
 
 @click.command()
 @type_option(required=False)
-@click.option("--delete", is_flag=True, help="Remove it. Without this it is only listed.")
+@click.option("--delete", is_flag=True, help="Remove them. Without this they are only listed.")
 @debug_option
 def clean(aggregate_type: AggregateType | None, delete: bool) -> None:
-    """Find what no run can publish any more, of all days.
+    """Find leftovers that no run can publish any more, of all days.
 
-    That are versions which no manifest names, and uploads that were not completed, older than twice MAX_RUN_HOURS.
+    These are versions that no manifest names and uploads that were not completed, older than twice MAX_RUN_HOURS.
     """
     lake, max_hours = Lake(LakeSettings.read()), RunSettings.read().max_run_hours
     attempts = [attempt for each in types(aggregate_type) for attempt in find_leftovers(lake, each, max_hours)]

@@ -32,7 +32,7 @@ def up() -> None:
 @click.command()
 @debug_option
 def down() -> None:
-    """End what `up` started; the data stay."""
+    """Stop the stack, even while others use it; the data stay."""
     Stack().down()
 
 

@@ -51,7 +51,7 @@ class DayParameter(click.ParamType[date]):
 
 
 class PathParameter(click.Path):
-    """A path on the command line, whose name every library can take and every terminal can print."""
+    """A path on the command line that is not empty and is valid UTF-8."""
 
     def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Path:
         """Check the path, and that it is text."""

@@ -15,7 +15,7 @@ def check_partitions(days: Iterable[date]) -> None:
         if day not in partitions:
             raise UserError(
                 f"{day} is outside the partitions, which begin at {partitions.start} and end with yesterday (UTC);"
-                " PARTITIONS_START sets their begin"
+                " PARTITIONS_START sets the first"
             )
 
 

@@ -76,7 +76,7 @@ def spared_since(max_hours: float) -> datetime:
 def find_leftovers(
     lake: Lake, aggregate_type: AggregateType, max_hours: float
 ) -> Iterator[StoredVersion | OperatorError]:
-    """The versions of all days that no manifest names and that no run can publish any more, by their age.
+    """Yield the versions, of all days, that no manifest names and that are too old for any run to publish.
 
     Where a manifest cannot be read, so that it is not known what it names, the error stands in the place of a version.
     Raises UserError or TransientError where S3 refuses or is away.

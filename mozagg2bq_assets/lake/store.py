@@ -52,7 +52,7 @@ class IncompleteUpload(NamedTuple):
 
 @dataclass(frozen=True)
 class Lake:
-    """The objects below one S3 URI. Every method raises UserError where S3 refuses, TransientError where it is away."""
+    """The objects below one S3 URI. Methods raise UserError where S3 refuses, TransientError where it is away."""
 
     settings: LakeSettings
     client: "S3Client" = field(default_factory=s3_client, repr=False)

@@ -23,8 +23,8 @@ from mozagg2bq_assets.model.runs import Run
 class LakeWriter:
     """The lake for one run, which began at `started_at` (UTC) and gives up after `max_hours`.
 
-    `is_running` says of a run id whether that run still goes on; None where it knows no such run. Every method raises
-    UserError or TransientError where S3 cannot be reached or refuses.
+    `is_running` says of a run id whether that run is still running; None for an unknown run. Every method but
+    `clean_up` raises UserError or TransientError where S3 refuses or is away.
     """
 
     lake: Lake

@@ -1,4 +1,4 @@
 """The embedded stack: PostgreSQL, S3 and BigQuery on this machine, its sample data, `make demo` and `make dev`.
 
-It differs from production in endpoints and credentials alone. The pipeline knows nothing of it.
+The pipeline knows nothing of it; the README says how these servers differ from the real services.
 """

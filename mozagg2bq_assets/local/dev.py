@@ -28,7 +28,7 @@ LAST_PORT = 2**16 - 1
 
 
 def main(port_text: str = str(DEFAULT_PORT), stack: Stack | None = None) -> int:
-    """Run it until interrupted. Raises UserError: before it starts anything, or if Dagster ends by itself."""
+    """Run it until interrupted. Raises UserError where something cannot start, or if Dagster ends by itself."""
     stack = stack or Stack()
     port = port_number(port_text)
     url = f"http://127.0.0.1:{port}"

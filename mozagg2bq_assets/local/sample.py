@@ -104,7 +104,7 @@ def create_update_dates(connection: psycopg.Connection) -> None:
 
 
 def is_there(connection: psycopg.Connection) -> bool:
-    """Whether the database has been seeded."""
+    """Whether seeding has begun; one that was interrupted counts too."""
     return connection.execute("SELECT FROM pg_tables WHERE tablename = 'table_update_dates'").fetchone() is not None
 
 

@@ -1,6 +1,6 @@
 """A standalone Spark cluster on this machine: a master, and workers of one core each, as processes of their own.
 
-Each worker is a host to Spark, at an address of its own: it does not try a task twice on one host.
+Each worker is a host to Spark, at an address of its own: a speculative copy of a task runs on another host.
 """
 
 import os

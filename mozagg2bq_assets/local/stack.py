@@ -1,6 +1,6 @@
 """The local stack: PostgreSQL, S3 and BigQuery on this machine, and the environment that points at them.
 
-The pipeline knows nothing of it: the stack differs from production in endpoints and credentials alone.
+The pipeline knows nothing of it: it is given other endpoints and credentials.
 """
 
 import fcntl

@@ -104,7 +104,7 @@ class Converter(Protocol):
 class DuckDBConverter:
     """In this process, one dump after the other, each as it is asked for. Files lie in `directory/TYPE/YYYYMMDD`.
 
-    A conversion takes all cores, so on a machine there is one at a time.
+    A conversion takes all cores, so the processes of one user and TMPDIR convert one at a time.
     """
 
     directory: Path

@@ -1,4 +1,4 @@
-"""What the query does in Python: rows that no shape prints are read exactly, and rows of each shape are counted."""
+"""What the query does in Python: read rows that no shape prints, and count rows of shapes with unmapped keys."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -33,7 +33,7 @@ class ExactReader:
     _lock: Lock = field(default_factory=Lock)
 
     def dimensions(self, text: str) -> list[str | None]:
-        """The values of DIMENSIONS. Raises ValueError where the text is not as PostgreSQL prints jsonb."""
+        """The values of DIMENSIONS. Raises ValueError for damaged text, and ShapesLearned."""
         with self._lock:
             self._read += 1
             if self._read <= MANY_ROWS:

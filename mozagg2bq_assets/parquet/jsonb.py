@@ -23,7 +23,7 @@ ARRAY = r"(?:(?:\[-?\d+:-?\d+\])+=)?\{[-0-9,NUL{}]*\}"
 def dimension_values(text: str, unmapped: UnmappedKeys) -> list[str | None]:
     """What `dimensions->>'key'` gives for each of DIMENSIONS; other keys go to `unmapped`.
 
-    `text` is jsonb as PostgreSQL prints it. Raises ValueError where it is not.
+    `text` is jsonb as PostgreSQL prints it. Raises ValueError where it is not; nested values are not parsed.
     """
     if not text.startswith("{"):
         if _value_end(text, 0) != len(text):

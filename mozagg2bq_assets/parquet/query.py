@@ -98,7 +98,7 @@ def _lookup(numbers: Mapping[int, int]) -> str:
 def _printed(strings: str, keys: Sequence[str], shapes: Sequence[Shape], number: str | None = None) -> str:
     """An object as PostgreSQL prints it around its keys' strings: of the only shape, or of the shape of that number.
 
-    A key that a shape does not have adds nothing; so its value, if it is there, makes the text another one.
+    Where a shape lacks a key, a value of that key is still printed, so that the text does not match.
     """
     parts = []
     for n, key in sorted(enumerate(keys, 1), key=lambda item: (len(item[1]), item[1])):
@@ -109,6 +109,6 @@ def _printed(strings: str, keys: Sequence[str], shapes: Sequence[Shape], number:
 
 
 def _chosen(texts: Sequence[str], number: str | None) -> str:
-    """The text of that number, as SQL; none holds a quote."""
+    """The text of that number, as SQL; none holds a single quote."""
     quoted = [f"'{text}'" for text in texts]
     return quoted[0] if len(set(texts)) == 1 else f"[{', '.join(quoted)}][{number} + 1]"

@@ -40,7 +40,7 @@ class Shape:
 
     @classmethod
     def of(cls, text: str) -> "Shape | None":
-        """The shape of a text; None for one that is no object, holds another, or has keys that are not plain."""
+        """The shape of a text; None where it is damaged, no object, nested, or has odd keys or too many."""
         if not text.startswith("{"):
             return None
         found: list[tuple[str, Kind]] = []

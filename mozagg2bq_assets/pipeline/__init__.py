@@ -2,5 +2,5 @@
 
 `ingest` takes partitions and stages, and yields a result for each; `stages` says how the output of one is
 committed. `reconcile` compares what the stages have made. How a dump is taken, a row read or a table loaded is known to
-the rooms below.
+the packages below.
 """

@@ -27,7 +27,9 @@ class ContentCheck:
     directory: Path
 
     def differences(self, tables: Iterable[str], dump: DumpManifest | None, parquet: ParquetManifest) -> Iterator[str]:
-        """A line for each channel and version whose rows differ between two neighbours. `tables` are the source's.
+        """A line for each channel and version that differs between source and file, or file and BigQuery.
+
+        Or the error of a file that cannot be read. `tables` are the source's.
 
         The source is asked for those alone whose tables it has as they were dumped: others may have been dropped since.
         """

@@ -46,7 +46,7 @@ Made = TypeVar("Made")
 class Services:
     """What the stages work with. A service that no selected stage needs may be None.
 
-    A step waits `patience_seconds` for one of them that is away. So many connections read the source, and so many
+    A step waits `patience_seconds` for one of them that is away. `dump_jobs` connections read the source; `in_flight`
     partitions at once are on their way to S3, and as many to BigQuery.
     """
 
@@ -136,7 +136,7 @@ class _Flow:
             raise
 
     def _done(self, stage: Stage, steps: "Iterator[_Step]") -> Iterator[_Work]:
-        """Take the steps of a stage, some at once, and give on the partitions that did not fail."""
+        """Run the steps of a stage, some at once, and pass on the partitions that did not fail."""
         works = _side_by_side(partial(self._take, stage), steps, self.services.in_flight)
         return (work for work in works if work is not None)
 
@@ -267,9 +267,9 @@ def _ahead(items: Iterator[Item]) -> Iterator[Item]:
 
 
 def _side_by_side(make: Callable[[Item], Made], items: Iterable[Item], width: int) -> Iterator[Made]:
-    """What is made of each item, in their order; so many are made at once, while the next item comes.
+    """Yield what is made of each item, in their order; `width` of them are made at once, while the next item comes.
 
-    Nothing is begun after the first error, which is raised when those before it have been yielded.
+    An error of `make` is raised in its item's turn, one of `items` at once; after that no other item is begun.
     """
     iterator = iter(items)
     with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(width) as several:

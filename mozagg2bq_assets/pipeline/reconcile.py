@@ -24,7 +24,7 @@ _RELOAD = "materialize bigquery_table of this day"
 
 @dataclass
 class DayReport:
-    """A day: its tables in the source, its rows at every stage (None where a stage has no version), what differs."""
+    """A day: its tables in the source, its rows by stage (None: not counted, or no readable version), what differs."""
 
     day: date
     source_tables: int
@@ -58,7 +58,7 @@ def reconcile(
     count_source: bool = False,
     content: ContentCheck | None = None,
 ) -> Report:
-    """Compare every day in range. Raises UserError where one of the three cannot be reached.
+    """Compare every day in range. Raises TransientError where one of the three is away, UserError where it refuses.
 
     With `count_source` the report lists every day of the range, and the source's rows are counted; without it, days of
     which something is known, and the source's rows of those alone that have no dump. With `content` what the rows hold
@@ -95,7 +95,7 @@ def reconcile(
 
 
 def _source_rows(connection: psycopg.Connection, names: Iterable[str], counted: bool) -> dict[str, int | None]:
-    """Rows of each table, a transaction each, so that locks do not pile up; not counted where the names matter."""
+    """Rows of each table, a transaction each, so that locks do not pile up; None where only names matter."""
     rows: dict[str, int | None] = {}
     for name in names:
         rows[name] = count_table(connection, name) if counted else None

@@ -13,8 +13,8 @@ from mozagg2bq_assets.model.partitions import Partition, Stage
 class StageResult:
     """A stage of a partition: committed, left as it was for want of rows, or failed with `error`.
 
-    `rows` counts by source table (raw_dump) or by `channel version` (the others). `location` is an object's URI or a
-    BigQuery partition; `size` is in bytes. `warning` tells the operator in a line what is unusual.
+    `rows` counts by source table (raw_dump) or by `channel version` (the others). `location` is the URI of a version's
+    folder or a BigQuery partition; `size` is in bytes. `warning` tells the operator in a line what is unusual.
     """
 
     partition: Partition

@@ -1,5 +1,6 @@
-"""Commit a partition's dump or Parquet file, and load it: a stage commits, or leaves everything as it was.
+"""Commit a partition's dump or Parquet file, and load it. A stage that fails leaves the lake's version as it was.
 
+BigQuery may have new rows already when a load fails; the load's manifest then still names the file before.
 A stage reads what the stage before it committed to the lake. A copy of that on this machine's disk is used only for the
 version that it is a copy of. Every method raises OperatorError for a partition that fails (CountMismatch where two
 counts differ).
@@ -111,7 +112,7 @@ class Stages:
     ) -> StageResult:
         """Load the committed Parquet file into its partition of the table, and count the rows there.
 
-        The file is fetched into `directory`, unless `local` is a copy of it. Either goes when BigQuery has its rows.
+        The file is fetched into `directory`, unless `local` is a copy of it. Either is removed once it is uploaded.
         """
         started = time.monotonic()
         source = self.writer.lake.read(ParquetManifest, partition)

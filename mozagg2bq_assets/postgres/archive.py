@@ -1,7 +1,7 @@
 """Directory archives of pg_dump: what they hold, whether it is whole, and how one is split into partitions.
 
-An archive is listed by `pg_restore --list`, which reads the table of contents of every pg_dump version; `toc.dat`
-itself is never parsed. Where a folder has a `toc.list`, it names the entries that are complete there.
+An archive is listed by `pg_restore --list`, which reads the table of contents of any pg_dump that is not newer than
+itself; `toc.dat` is never parsed. Where a folder has a `toc.list`, it names the entries that are complete there.
 """
 
 import os
@@ -44,7 +44,7 @@ class Entry(NamedTuple):
 
     @property
     def table(self) -> str | None:
-        """The table whose rows this entry holds, in schema public; None where it holds no rows."""
+        """The table whose rows this entry holds, as `schema.name` outside of public; None where it holds no rows."""
         match = _TABLE_DATA.fullmatch(self.line.split(" ", 3)[3])
         if match is None:
             return None
@@ -92,7 +92,7 @@ class PartitionArchive:
 
     @property
     def tables_of_contents(self) -> list[Path]:
-        """What says what it holds."""
+        """Paths of `toc.dat` and `toc.list`; the second need not be there."""
         return [self.directory / TOC, self.directory / LIST]
 
     @property

@@ -59,8 +59,8 @@ class Postgres:
     def connect(self) -> Iterator[psycopg.Connection]:
         """A read-only session, which ends with the block.
 
-        Raises TransientError where no server answers, it takes no connections now, or the session is lost in the block;
-        UserError where it refuses, and in the place of any other error of psycopg's that leaves the block.
+        Raises TransientError where no server answers, it takes no connections now, or what fails in the block may pass
+        (`_TRANSIENT`); UserError where it refuses, and for any other error of psycopg in the block.
         """
         try:
             with self._open() as connection:
@@ -142,7 +142,7 @@ _TOO_MANY = ("too many clients", "too many connections", "remaining connection s
 
 
 def _is_away(reason: str, target: str) -> bool:
-    """Whether no server has answered, or one that takes no connections now.
+    """Whether it may pass: no server answered, or it takes no connections now. Not an unknown host, or TLS that fails.
 
     libpq tells no SQLSTATE of a connection that fails, but its ping tells a server that starts or stops from others.
     """

@@ -71,7 +71,7 @@ class _Taken:
 
 @dataclass(frozen=True)
 class Dumper:
-    """Where to dump from and to, by how many connections, who hears what is said, and the patience with the source."""
+    """Source, target folder, callback for messages, patience with the source, and number of pg_dump's connections."""
 
     source: Postgres
     directory: Path
@@ -85,7 +85,7 @@ class Dumper:
             yield from self.dump_part(part)
 
     def parts(self, partitions: Sequence[Partition]) -> list[list[Partition]]:
-        """Partitions, in their order, as one pg_dump takes them: for few tables, and what the lock table bears.
+        """Split partitions, in order, into parts for one pg_dump each, by PART_TABLES and the server's lock table.
 
         A pg_dump begins by reading the whole catalog. What is dumped together is on this machine's disk together.
         """
@@ -95,8 +95,8 @@ class Dumper:
     def dump_part(self, part: Sequence[Partition]) -> Iterator[tuple[Partition, Attempt[PartitionDump | None]]]:
         """Dump partitions into `directory/TYPE/YYYYMMDD`, with one pg_dump; None where the source has no tables of one.
 
-        If that fails, those whose table it names have the error in the place of a dump, and the others are dumped once
-        more; one by one, where no table is named. Raises Cancelled.
+        After TransientError all of them have the error in the place of a dump. After any other, those whose tables it
+        names have it, and the rest are dumped once more: one by one, where it names none or all. Raises Cancelled.
         """
         try:
             dumps = self.patience.call(partial(self._dump_together, part))
@@ -135,7 +135,7 @@ class Dumper:
             return self._split(taken, together, compress.finish()) if taken.tables else {}
 
     def _take(self, part: Sequence[Partition], together: Path, compress: Compressor) -> _Taken:
-        """Dump and count in one snapshot; what ends one of them ends the other. Raises OperatorError or Cancelled."""
+        """Dump and count in one snapshot; if pg_dump fails, counting ends too. Raises OperatorError or Cancelled."""
         started = time.monotonic()
         with self.source.connect() as connection:
             with ended_early(self.patience.cancelled, connection.cancel):
@@ -180,7 +180,7 @@ class Dumper:
     def _count_tables(self, snapshot: str, tables: Iterable[SourceTable], over: Event) -> TableCounts:
         """Rows per table in that snapshot, until `over`; a transaction each, so that the server's locks do not pile up.
 
-        Somebody who waits to drop a table waits for our first lock, and we would wait behind him: so not for ever.
+        A session that waits to drop a table waits for our first lock, and this one queues behind it: so not for ever.
         """
         counts = TableCounts()
         with (
@@ -211,7 +211,7 @@ def _lock_tables(connection: psycopg.Connection, part: Sequence[Partition]) -> l
 
     A snapshot that is taken afterwards sees each table as it then is. One taken before would see no rows in a table
     that somebody drops and makes anew, or rewrites, before pg_dump locks it: rows would be lost, and the counts agree.
-    Raises UserError, naming the table, where somebody else holds it for too long, which is waiting enough, and
+    Raises UserError, naming the table, where another session holds it for LOCK_WAIT_SECONDS, and
     TransientError where tables vanish all the time.
     """
     for _ in range(LISTINGS):

@@ -59,7 +59,8 @@ def run_pg_dump(
     By so many connections, and without compression: see `compress`.
 
     What else the pattern matches is dumped too. Raises UserError with pg_dump's last errors (TransientError where it
-    lost the server), and Cancelled where it was ended because `cancelled` was set; then the folder is gone.
+    lost the server, the disk was full or a signal ended it), and Cancelled where it was ended because `cancelled` was
+    set; then the folder is gone.
     """
     errors: deque[str] = deque(maxlen=3)
     process = _start([*_command(snapshot, partitions, output, jobs), source.connection_string()], source)

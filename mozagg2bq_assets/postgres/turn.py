@@ -21,7 +21,7 @@ POLL_SECONDS = 1.0
 def reading_turn(source: Postgres, tell: Callable[[str], None], cancelled: Event) -> Iterator[None]:
     """Wait until nobody else of this project dumps from that database, and keep others waiting until the block ends.
 
-    `tell` hears, once, that it waits. Raises OperatorError where the source cannot be reached, and Cancelled.
+    `tell` is called once if there is a wait. Raises OperatorError where the source cannot be reached, and Cancelled.
     """
     told = False
     with source.connect() as connection:

@@ -10,7 +10,7 @@ from mozagg2bq_assets import patience
 from mozagg2bq_assets.bigquery import warehouse as warehouse_module
 from mozagg2bq_assets.postgres import connection
 from mozagg2bq_assets.postgres.connection import Postgres
-from mozagg2bq_assets_tests.faults.harness import LONG, Harness
+from mozagg2bq_assets_tests.faults.harness import Harness, is_long
 from mozagg2bq_assets_tests.helpers.proxies import HttpProxy, http_proxy, tcp_proxy
 from mozagg2bq_assets_tests.helpers.runs import Pipeline
 
@@ -53,7 +53,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         return
     kinds = {each["kind"] for each in found.values()}
     terminalreporter.write_line(f"{len(found)} faults of {len(kinds)} kinds injected")
-    if LONG and not terminalreporter.stats.get("failed"):
+    if is_long() and not terminalreporter.stats.get("failed"):
         text = PAGE.read_text()
         head, tail = text[: text.index(BEGIN) + len(BEGIN)], text[text.index(END) :]
         PAGE.write_text(f"{head}\n\n{_table(found)}\n\n{tail}")

@@ -37,7 +37,6 @@ from mozagg2bq_assets.postgres.connection import Postgres
 from mozagg2bq_assets_tests.helpers.proxies import Answer, HttpProxy, Request, TcpProxy
 from mozagg2bq_assets_tests.helpers.runs import DAYS, TYPE, Pipeline
 
-LONG = settings().max_examples == 500
 PARTITIONS = [Partition(TYPE, day) for day in DAYS]
 # Nothing of three tiny days takes longer, with all that is waited for.
 HANG_SECONDS = 60.0
@@ -111,9 +110,14 @@ class Injection:
         return self.kind
 
 
+def is_long() -> bool:
+    """Whether all faults are injected; not to be asked before pytest has read its options."""
+    return bool(settings().max_examples == 500)
+
+
 def chosen(injections: Sequence[Injection], count: int) -> Sequence[Injection]:
     """All of them in the long profile, and so many, evenly spread, in CI."""
-    step = 1.0 if LONG else max(len(injections) / count, 1.0)
+    step = 1.0 if is_long() else max(len(injections) / count, 1.0)
     return [injections[int(n * step)] for n in range(int(len(injections) / step))]
 
 

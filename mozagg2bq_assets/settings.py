@@ -174,6 +174,19 @@ class RunSettings(Settings):
     dump_jobs: int = Field(
         2, ge=1, le=64, validation_alias="DUMP_JOBS", description="Connections that read the source at once."
     )
+    ingest_lag_days: int = Field(
+        7,
+        ge=1,
+        validation_alias="INGEST_LAG_DAYS",
+        description="Days back from yesterday that the daily schedule asks for while they have no data.",
+    )
+    source_grace_hours: float = Field(
+        48,
+        ge=0,
+        allow_inf_nan=False,
+        validation_alias="SOURCE_GRACE_HOURS",
+        description="Hours after its end until a day without source counts as empty; until then it fails.",
+    )
     days_in_flight: int = Field(
         16,
         ge=1,

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from datetime import date
+from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -46,6 +46,10 @@ class StagesConfig(Config):
     engine: Engine | None = Field(
         default=None, description="What turns dumps into Parquet; by default what TRANSFORM_ENGINE says."
     )
+    accept_shrink: bool = Field(
+        default=False,
+        description="Take days that have fewer rows or tables than the version before as they are.",
+    )
 
 
 def daily_stages(
@@ -84,6 +88,8 @@ def daily_stages(
                 settings.outage_patience_seconds,
                 settings.dump_jobs,
                 settings.days_in_flight,
+                config.accept_shrink,
+                timedelta(hours=settings.source_grace_hours),
             )
             attempt, log = context.op_execution_context.retry_number, _progress_log(context)
             for result in ingest(partitions, selected, services, folder, attempt, log):

@@ -7,6 +7,7 @@ from mozagg2bq_assets.model.tables import AggregateType
 
 ROW_COUNT = "row_count"
 RECONCILIATION = "reconciliation"
+UP_TO_DATE = "up_to_date"
 
 
 def source_key(aggregate_type: AggregateType) -> AssetKey:

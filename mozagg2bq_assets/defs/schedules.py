@@ -1,16 +1,36 @@
-"""A job for each type: its three stages. A schedule for each job: yesterday's partition, every day (UTC).
+"""A job for each type, of its three stages, and one for the checks over all days. Schedules, in UTC, that launch them.
 
 Schedules are off until somebody turns them on.
 """
 
-from dagster import AssetSelection, DefaultScheduleStatus, build_schedule_from_partitioned_job, define_asset_job
+from collections.abc import Iterator
+from datetime import date, timedelta
 
-from mozagg2bq_assets.defs.keys import job_name, stage_key
-from mozagg2bq_assets.model.partitions import Stage
+from dagster import (
+    AssetCheckKey,
+    AssetSelection,
+    DailyPartitionsDefinition,
+    DefaultScheduleStatus,
+    RunRequest,
+    ScheduleDefinition,
+    ScheduleEvaluationContext,
+    define_asset_job,
+    schedule,
+)
+
+from mozagg2bq_assets.defs.keys import RECONCILIATION, job_name, source_key, stage_key
+from mozagg2bq_assets.defs.late_data import days_under_way
+from mozagg2bq_assets.defs.partitions import range_tags, stretches
+from mozagg2bq_assets.defs.resources import LakeResource
+from mozagg2bq_assets.errors import OperatorError
+from mozagg2bq_assets.lake.manifest import LoadManifest
+from mozagg2bq_assets.model.partitions import DayRange, Partition, Stage
 from mozagg2bq_assets.model.tables import AggregateType
+from mozagg2bq_assets.settings import RunSettings
 
 # The aggregator writes a day's tables in the hours after it ends.
-HOUR_UTC = 6
+DAILY = "0 6 * * *"
+RECONCILED = "0 12 * * *"
 
 JOBS = [
     define_asset_job(
@@ -20,8 +40,47 @@ JOBS = [
     )
     for aggregate_type in AggregateType
 ]
+RECONCILIATION_JOB = define_asset_job(
+    f"{RECONCILIATION}_job",
+    AssetSelection.checks(*(AssetCheckKey(source_key(each), RECONCILIATION) for each in AggregateType)),
+    description="Source, lake and BigQuery against each other, over all days",
+)
 
-SCHEDULES = [
-    build_schedule_from_partitioned_job(job, hour_of_day=HOUR_UTC, default_status=DefaultScheduleStatus.STOPPED)
-    for job in JOBS
-]
+
+def schedules(daily: DailyPartitionsDefinition, settings: RunSettings) -> list[ScheduleDefinition]:
+    """One for each type, and one for the reconciliation."""
+    reconciled = ScheduleDefinition(
+        job=RECONCILIATION_JOB, cron_schedule=RECONCILED, default_status=DefaultScheduleStatus.STOPPED
+    )
+    return [*(_daily_schedule(each, daily, settings) for each in AggregateType), reconciled]
+
+
+def _daily_schedule(
+    aggregate_type: AggregateType, daily: DailyPartitionsDefinition, settings: RunSettings
+) -> ScheduleDefinition:
+    @schedule(
+        name=f"{job_name(aggregate_type)}_schedule",
+        job_name=job_name(aggregate_type),
+        cron_schedule=DAILY,
+        default_status=DefaultScheduleStatus.STOPPED,
+        description=f"Yesterday, and days of the last {settings.ingest_lag_days} that have no data yet",
+    )
+    def every_day(context: ScheduleEvaluationContext, lake: LakeResource) -> Iterator[RunRequest]:
+        """One run for each stretch of consecutive days: mostly one."""
+        today = context.scheduled_execution_time.date()
+        recent = DayRange(max(today - timedelta(days=settings.ingest_lag_days), settings.partitions_start), today)
+        wanted = _without_data(aggregate_type, lake, recent)
+        under_way = days_under_way(context.instance, aggregate_type, daily, wanted)
+        for days in stretches(set(wanted) - under_way):
+            yield RunRequest(run_key=f"{aggregate_type} {days.start} {days.end} {today}", tags=range_tags(days))
+
+    return every_day
+
+
+def _without_data(aggregate_type: AggregateType, lake: LakeResource, days: DayRange) -> list[date]:
+    """Days that nothing is loaded of; while S3 is away, the last one: its run waits for S3, and others come later."""
+    try:
+        loaded = lake.lake()
+        return [day for day in days if loaded.read(LoadManifest, Partition(aggregate_type, day)) is None]
+    except OperatorError:
+        return list(days)[-1:]

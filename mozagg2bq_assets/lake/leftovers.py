@@ -6,8 +6,8 @@ from datetime import UTC, date, datetime, timedelta
 
 from mozagg2bq_assets.errors import OperatorError
 from mozagg2bq_assets.lake.manifest import MANIFESTS, StageManifest
-from mozagg2bq_assets.lake.store import IncompleteUpload, Lake, ListedObject, day_of_folder
-from mozagg2bq_assets.model.partitions import DayRange
+from mozagg2bq_assets.lake.store import IncompleteUpload, Lake, ListedObject
+from mozagg2bq_assets.model.partitions import DayRange, parse_ds_nodash
 from mozagg2bq_assets.model.tables import AggregateType
 
 
@@ -27,7 +27,7 @@ class StoredVersion:
     @property
     def day(self) -> date | None:
         """The day that it is of; None where its folder is not a day's."""
-        return day_of_folder(self.folder.split("/")[-2])
+        return parse_ds_nodash(self.folder.split("/")[-2])
 
     @property
     def size(self) -> int:

@@ -15,13 +15,20 @@ from mozagg2bq_assets.model.files import StoredFile
 from mozagg2bq_assets.model.partitions import Partition, Stage
 from mozagg2bq_assets.model.runs import Run
 from mozagg2bq_assets.model.tables import AggregateType
+from mozagg2bq_assets.model.updates import SourceState
 
 
 class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class DumpDetails(_Model):
+class _Sourced(_Model):
+    """`source` is the partition's state in the dumped snapshot; versions before 0.2 do not have it."""
+
+    source: SourceState | None = None
+
+
+class DumpDetails(_Sourced):
     """What a dump was taken from: the snapshot, when, for how many seconds it was held, its rows, and the tool.
 
     `left_out` are columns of source tables that do not go on to Parquet, and the number of tables that have them.
@@ -35,7 +42,7 @@ class DumpDetails(_Model):
     pg_dump: str
 
 
-class ParquetDetails(_Model):
+class ParquetDetails(_Sourced):
     """What a Parquet file was made from and with: the version of the dump, the engine, keys without a column.
 
     Of these the most frequent are named, and the others are `more_unmapped_keys`.
@@ -48,7 +55,7 @@ class ParquetDetails(_Model):
     more_unmapped_keys: NonNegativeInt = 0
 
 
-class LoadDetails(_Model):
+class LoadDetails(_Sourced):
     """What was loaded: the version of the Parquet file."""
 
     parquet: str

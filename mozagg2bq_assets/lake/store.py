@@ -4,7 +4,6 @@ A version becomes visible when its manifest replaces the one before, and stays a
 manifest and nothing else, and check what they read against it. All transfers are here.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -21,7 +20,7 @@ from mozagg2bq_assets.errors import Attempt, DataError, OperatorError, UserError
 from mozagg2bq_assets.lake.manifest import AnyManifest, StageManifest
 from mozagg2bq_assets.lake.objects import s3_client, s3_errors, split_uri
 from mozagg2bq_assets.model.files import StoredFile, describe
-from mozagg2bq_assets.model.partitions import DayRange, Partition, Stage, parse_day
+from mozagg2bq_assets.model.partitions import DayRange, Partition, Stage, parse_ds_nodash
 from mozagg2bq_assets.model.tables import AggregateType
 from mozagg2bq_assets.settings import LakeSettings
 
@@ -35,11 +34,12 @@ DELETED_AT_ONCE = 1000  # S3 takes no more
 
 
 class ListedObject(NamedTuple):
-    """An object as a listing shows it: its full key, its size in bytes, and when it was stored."""
+    """An object as a listing shows it: its full key, size in bytes, when it was stored, and what changes with it."""
 
     key: str
     size: int
     stored_at: datetime
+    etag: str
 
 
 class IncompleteUpload(NamedTuple):
@@ -107,9 +107,9 @@ class Lake:
         self, kind: type[AnyManifest], aggregate_type: AggregateType, objects: Iterable[str], wanted: DayRange
     ) -> dict[date, Attempt[AnyManifest]]:
         """The manifest of every wanted day, or what is wrong with it; `objects` are the keys that `objects` gives."""
-        days = [day for key in objects if (day := _day_of_manifest(key)) and day in wanted]
+        days = [day for key in objects if (day := day_of_manifest(key)) and day in wanted]
         with ThreadPoolExecutor(TRANSFERS) as pool:
-            found = pool.map(lambda day: self._read_or_error(kind, Partition(aggregate_type, day)), days)
+            found = pool.map(lambda day: self.read_or_error(kind, Partition(aggregate_type, day)), days)
         return {day: manifest for day, manifest in zip(days, found, strict=True) if manifest}
 
     def objects(self, stage: Stage, aggregate_type: AggregateType) -> dict[str, int]:
@@ -167,7 +167,7 @@ class Lake:
         with s3_errors(self.bucket):
             for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
                 for item in page.get("Contents", ()):
-                    yield ListedObject(item["Key"], item["Size"], item["LastModified"])
+                    yield ListedObject(item["Key"], item["Size"], item["LastModified"], item["ETag"])
 
     def uploads(self, prefix: str) -> Iterator[IncompleteUpload]:
         """Every upload of a key that begins so which has not been completed."""
@@ -200,7 +200,8 @@ class Lake:
         with s3_errors(self.bucket):
             self.client.upload_file(str(path), self.bucket, key, ExtraArgs=self._encryption)
 
-    def _read_or_error(self, kind: type[AnyManifest], partition: Partition) -> Attempt[AnyManifest] | None:
+    def read_or_error(self, kind: type[AnyManifest], partition: Partition) -> Attempt[AnyManifest] | None:
+        """As `read`, with an error as a value."""
         try:
             return self.read(kind, partition)
         except OperatorError as error:
@@ -214,15 +215,7 @@ def _batched(items: Iterable[str], size: int) -> Iterator[list[str]]:
         yield batch
 
 
-def _day_of_manifest(key: str) -> date | None:
+def day_of_manifest(key: str) -> date | None:
     """The day whose manifest this is; None for any other object."""
     folder, _, name = key.partition("/")
-    return day_of_folder(folder) if name == MANIFEST else None
-
-
-def day_of_folder(name: str) -> date | None:
-    """The day that a folder is named after; None for any other name."""
-    try:
-        return parse_day(name) if re.fullmatch(r"\d{8}", name, re.ASCII) else None
-    except UserError:
-        return None
+    return parse_ds_nodash(folder) if name == MANIFEST else None

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
 
 from mozagg2bq_assets.errors import UserError
@@ -34,6 +34,11 @@ class Partition:
     def ds_nodash(self) -> str:
         """Its day as table names, folders and partition decorators write it: `20191201`."""
         return ds_nodash(self.day)
+
+    @property
+    def ends_at(self) -> datetime:
+        """The end of its day, in UTC."""
+        return datetime.combine(self.day + timedelta(days=1), time(), UTC)
 
     @property
     def path(self) -> str:
@@ -70,6 +75,14 @@ def parse_day(text: str) -> date:
             except ValueError:
                 break
     raise UserError(f"not a date: {text!r}; write it as 2019-12-01 or 20191201")
+
+
+def parse_ds_nodash(text: str) -> date | None:
+    """The day that a table's name, a folder or a partition decorator writes; None for any other text."""
+    try:
+        return parse_day(text) if re.fullmatch(r"\d{8}", text, re.ASCII) else None
+    except UserError:
+        return None
 
 
 def ds_nodash(day: date) -> str:

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -20,7 +21,7 @@ from queue import SimpleQueue
 from threading import Event
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from mozagg2bq_assets.errors import Attempt, Cancelled, OperatorError
+from mozagg2bq_assets.errors import Attempt, Cancelled, DataError, OperatorError
 from mozagg2bq_assets.lake.manifest import DumpManifest, ParquetManifest
 from mozagg2bq_assets.lake.writer import LakeWriter
 from mozagg2bq_assets.model.partitions import Partition, Stage
@@ -47,7 +48,8 @@ class Services:
     """What the stages work with. A service that no selected stage needs may be None.
 
     A step waits `patience_seconds` for one of them that is away. `dump_jobs` connections read the source; `in_flight`
-    partitions at once are on their way to S3, and as many to BigQuery.
+    partitions at once are on their way to S3, and as many to BigQuery. A day that has shrunk is held back unless
+    `accept_shrink`; one without rows fails until `source_grace` has passed since its end.
     """
 
     writer: LakeWriter
@@ -57,6 +59,8 @@ class Services:
     patience_seconds: float = 0
     dump_jobs: int = JOBS
     in_flight: int = 16
+    accept_shrink: bool = False
+    source_grace: timedelta = timedelta(0)
 
 
 def ingest(
@@ -81,7 +85,7 @@ def ingest(
         stages,
         services,
         directory,
-        Stages(services.writer, attempt),
+        Stages(services.writer, attempt, services.accept_shrink),
         progress,
         patience,
         PartsOnDisk(cancelled),
@@ -165,10 +169,25 @@ class _Flow:
 
     def _commit_dump(self, partition: Partition, dump: PartitionDump | None) -> tuple[StageResult, _Work]:
         if dump is None or not dump.rows.total:
-            reason = "the source has no rows of this day"
-            return self.stages.without_input(DumpManifest, partition, reason), _Work(partition)
+            return self._without_rows(partition), _Work(partition)
+        if (kept := self.stages.kept_dump(dump)) is not None:
+            return kept, _Work(partition)
         result, manifest = self.stages.commit_dump(dump)
         return result, _Work(partition, LocalDump(manifest.version, dump.archive))
+
+    def _without_rows(self, partition: Partition) -> StageResult:
+        """What the lake has stays as it is. Raises DataError for a day that has nothing yet, and may still come."""
+        grace = self.services.source_grace
+        if (
+            datetime.now(UTC) - partition.ends_at < grace
+            and self.services.writer.lake.read(DumpManifest, partition) is None
+        ):
+            hours = grace.total_seconds() / 3600
+            raise DataError(
+                f"the source has no rows of this day yet: it is tried again by the schedule, and counts as empty"
+                f" {hours:g} hours after its end (SOURCE_GRACE_HOURS)"
+            )
+        return self.stages.without_input(DumpManifest, partition, "the source has no rows of this day")
 
     def _conversions(self, works: Iterator[_Work], converter: Converter) -> "Iterator[_Step]":
         """Convert what has to be, and yield what is left to do for each partition, in the order of the conversions."""

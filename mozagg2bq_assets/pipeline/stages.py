@@ -9,7 +9,7 @@ counts differ).
 import re
 import subprocess
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
+from mozagg2bq_assets.errors import DataError
 from mozagg2bq_assets.lake.manifest import (
     AnyManifest,
     DumpDetails,
@@ -31,6 +32,7 @@ from mozagg2bq_assets.lake.writer import LakeWriter, new_version
 from mozagg2bq_assets.model.counts import ChannelCounts, UnmappedKeys, check_counts
 from mozagg2bq_assets.model.files import StoredFile, describe
 from mozagg2bq_assets.model.partitions import Partition, Stage
+from mozagg2bq_assets.model.updates import SourceState
 from mozagg2bq_assets.parquet.converter import Converted, Engine
 from mozagg2bq_assets.parquet.reader import count_channels, preview
 from mozagg2bq_assets.parquet.writer import ParquetFile
@@ -47,6 +49,32 @@ class Stages:
 
     writer: LakeWriter
     attempt: int = 0
+    accept_shrink: bool = False
+
+    def kept_dump(self, dump: PartitionDump) -> StageResult | None:
+        """The version before, as a result, where the source has trimmed tables of it since; None where there is none.
+
+        Raises DataError for a day that has shrunk in any other way, unless that is accepted; the version before stays.
+        """
+        try:
+            before = self.writer.lake.read(DumpManifest, dump.archive.partition)
+        except DataError:
+            return None  # it will be replaced
+        if before is None or self.accept_shrink:
+            return None
+        known = before.details.source or SourceState("", dict.fromkeys(before.rows, ""))
+        now = (
+            dump.state if before.details.source else replace(dump.state, dropped=dict.fromkeys(dump.state.dropped, ""))
+        )
+        if shrunk := [*_smaller(before.rows, dump.rows), *(f"{name} is gone" for name in now.lost_since(known))]:
+            raise DataError(
+                f"held back, as the day has shrunk: {_some(shrunk)}; the version before is kept: run the day with"
+                " accept_shrink in the run's config to take it as it is"
+            )
+        if trimmed := now.trimmed_since(known):
+            warning = f"{len(trimmed)} of its tables were trimmed from the source since: the version before is kept"
+            return replace(self._result(before, 0.0), warning=warning)
+        return None
 
     def resumed_dump(self, partition: Partition) -> StageResult | None:
         """The dump that a run which this one continues has committed, as a result; None where there is none."""
@@ -70,6 +98,7 @@ class Stages:
             rows_in_snapshot=dump.source_rows,
             left_out=dump.archive.left_out,
             pg_dump=_version_of("pg_dump"),
+            source=dump.state,
         )
         manifest = DumpManifest(
             **self._common(
@@ -96,6 +125,7 @@ class Stages:
             duckdb=duckdb.__version__,
             unmapped_keys=dict(named),
             more_unmapped_keys=len(converted.unmapped) - len(named),
+            source=dump.details.source,
         )
         local = [converted.path] if isinstance(converted, ParquetFile) else []
         stored = map(describe, local) if isinstance(converted, ParquetFile) else [converted.file]
@@ -119,14 +149,14 @@ class Stages:
         if source is None:
             warning = "the lake has no Parquet of this day: nothing is stored or loaded"
             return StageResult(partition, Stage.BIGQUERY_TABLE, warning=warning)
-        details = LoadDetails(parquet=source.version)
+        details = LoadDetails(parquet=source.version, source=source.details.source)
         result = StageResult(
             partition,
             Stage.BIGQUERY_TABLE,
             source.rows,
             warehouse.partition_id(partition),
             source.total_size,
-            details=details.model_dump(),
+            details=details.model_dump(exclude={"source"}),
         )
         if (done := self._loaded(source, warehouse)) is not None:
             return replace(result, warning=self.writer.clean_up(done))
@@ -190,7 +220,7 @@ class Stages:
             self.writer.lake.uri(manifest),
             manifest.total_size,
             seconds,
-            {"version": manifest.version, **manifest.details.model_dump(mode="json")},
+            {"version": manifest.version, **manifest.details.model_dump(mode="json", exclude={"source"})},
             warning="; ".join(filter(None, (_warning(manifest), uncleaned))) or None,
         )
 
@@ -225,6 +255,18 @@ def load_partition(
     check_counts(str(parquet), rows, count_channels(parquet))
     warehouse.load(partition, parquet, job_id, uploaded)
     check_counts(f"partition {warehouse.partition_id(partition)}", rows, warehouse.count_partition(partition))
+
+
+def _smaller(before: Mapping[str, int], now: Mapping[str, int]) -> Iterator[str]:
+    for name, rows in now.items():
+        if rows < before.get(name, 0):
+            yield f"{name} had {before[name]} rows and has {rows}"
+
+
+def _some(lines: Sequence[str]) -> str:
+    """The first two of them."""
+    more = f", and {len(lines) - 2} more" if len(lines) > 2 else ""
+    return ", ".join(lines[:2]) + more
 
 
 def _version_of(tool: str) -> str:

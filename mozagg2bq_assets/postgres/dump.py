@@ -23,6 +23,7 @@ from mozagg2bq_assets.model.counts import TableCounts, check_counts
 from mozagg2bq_assets.model.files import StoredFile
 from mozagg2bq_assets.model.partitions import Partition
 from mozagg2bq_assets.model.tables import SourceTable
+from mozagg2bq_assets.model.updates import SourceState
 from mozagg2bq_assets.patience import Patience
 from mozagg2bq_assets.postgres.archive import CommonArchive, PartitionArchive
 from mozagg2bq_assets.postgres.cancellation import ended_early
@@ -31,6 +32,7 @@ from mozagg2bq_assets.postgres.connection import Postgres
 from mozagg2bq_assets.postgres.pg_dump import JOBS, LOCK_WAIT_SECONDS, run_pg_dump
 from mozagg2bq_assets.postgres.tables import count_table, group_by_partition, list_tables, sum_sizes
 from mozagg2bq_assets.postgres.turn import reading_turn
+from mozagg2bq_assets.postgres.updates import source_states
 
 # Three full days. Many small ones go together, as each pg_dump costs seconds in a large catalog.
 PART_TABLES = 300
@@ -45,12 +47,14 @@ class PartitionDump:
     """A partition's archive, which has the rows that the source said it had.
 
     `rows` counts each table in the archive, `source_rows` in the dumped snapshot, which was taken at `taken_at` (UTC)
-    and held for `held_seconds`; `files` are the data files; `seconds` is the partition's share of the dump.
+    and held for `held_seconds`; `state` is the partition's in that snapshot; `files` are the data files; `seconds` is
+    the partition's share of the dump.
     """
 
     archive: PartitionArchive
     rows: TableCounts
     source_rows: TableCounts
+    state: SourceState
     files: Sequence[StoredFile]
     snapshot: str
     taken_at: datetime
@@ -60,10 +64,11 @@ class PartitionDump:
 
 @dataclass(frozen=True)
 class _Taken:
-    """What was dumped together: the tables, their rows in the snapshot, and how long that was held."""
+    """What was dumped together: the tables, their rows and states in the snapshot, and how long that was held."""
 
     tables: Sequence[SourceTable]
     source_rows: TableCounts
+    states: Mapping[Partition, SourceState]
     snapshot: str
     at: datetime
     seconds: float
@@ -141,9 +146,10 @@ class Dumper:
             with ended_early(self.patience.cancelled, connection.cancel):
                 tables = _lock_tables(connection, part)
                 if not tables:
-                    return _Taken([], TableCounts(), "", datetime.now(UTC), 0)
+                    return _Taken([], TableCounts(), {}, "", datetime.now(UTC), 0)
                 _check_room(self.directory, sum_sizes(connection, tables))
-            snapshot, taken_at = _export_snapshot(connection), datetime.now(UTC)
+                snapshot, taken_at = _export_snapshot(connection), datetime.now(UTC)
+                states = source_states(connection, part)
 
             def hear(message: str) -> None:
                 compress.hear(message)
@@ -161,7 +167,7 @@ class Dumper:
                         # Raises where the server has ended this session too, and where somebody waits for a table.
                         _check_waiting(connection, tables)
                     raise
-        return _Taken(tables, source_rows, snapshot, taken_at, time.monotonic() - started)
+        return _Taken(tables, source_rows, states, snapshot, taken_at, time.monotonic() - started)
 
     def _split(
         self, taken: _Taken, together: Path, files: Mapping[str, Attempt[CompressedFile]]
@@ -319,7 +325,8 @@ def _checked_dump(
     source_rows = TableCounts({name: taken.source_rows[name] for name in rows})
     check_counts(f"dump of {archive.partition.ds_nodash}", source_rows, rows)
     share = taken.seconds * len(rows) / len(taken.tables)
-    return PartitionDump(archive, rows, source_rows, stored, taken.snapshot, taken.at, taken.seconds, share)
+    state = taken.states[archive.partition]
+    return PartitionDump(archive, rows, source_rows, state, stored, taken.snapshot, taken.at, taken.seconds, share)
 
 
 def _export_snapshot(connection: psycopg.Connection) -> str:

@@ -75,6 +75,7 @@ class Harness:
             DuckDBConverter(self.folder / Stage.PARQUET),
             replace(self.pipeline.warehouse, client=client),
             PATIENCE_SECONDS,
+            accept_shrink=True,  # some faults drop tables
         )
 
     def run(self, stages: Sequence[Stage] = tuple(Stage)) -> list[StageResult] | OperatorError:

@@ -103,6 +103,19 @@ class Pipeline(NamedTuple):
         return rows
 
 
+def merge(source: psycopg.Connection, table: str, submission_date: str, rows: int = 3) -> None:
+    """Merge rows of a submission date into a table, which is made if it is not there, as the aggregator does."""
+    with source.transaction():
+        if source.execute("SELECT to_regclass(%s)", [table]).fetchone() == (None,):
+            sample.create_table(source, table)
+        sample.insert(source, table, sample.EDGE_ROWS[:rows])
+        source.execute(
+            "INSERT INTO table_update_dates VALUES (%s, ARRAY[%s]) ON CONFLICT (tablename)"
+            " DO UPDATE SET submission_dates = table_update_dates.submission_dates || excluded.submission_dates",
+            (table, submission_date),
+        )
+
+
 def materialized(result: ExecuteInProcessResult) -> dict[str, list[str]]:
     """Days that were materialized, by stage, sorted: several are on their way at once."""
     days: dict[str, list[str]] = {stage: [] for stage in Stage}

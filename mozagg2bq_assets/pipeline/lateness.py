@@ -1,0 +1,92 @@
+"""Compare the source with what is loaded, by the aggregator's own record of updates: which days are behind."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+
+import psycopg
+
+from mozagg2bq_assets.errors import Attempt, OperatorError
+from mozagg2bq_assets.lake.manifest import LoadManifest
+from mozagg2bq_assets.model.counts import TableCounts
+from mozagg2bq_assets.model.partitions import DayRange
+from mozagg2bq_assets.model.tables import AggregateType
+from mozagg2bq_assets.postgres.tables import count_table
+from mozagg2bq_assets.postgres.updates import fingerprints, has_update_dates, source_states
+
+# Without records of updates, rows are counted of the days that may still change: build dates grow for two weeks.
+COUNTED_DAYS = 21
+
+
+@dataclass
+class Lateness:
+    """A type's days, as far as they were loaded: all others have nothing to be compared with.
+
+    `late` has the days whose source has more than was loaded, with what the source is like now; `shrunk` those of which
+    tables are gone that nobody has trimmed, by day; `trimmed` is their number. `unknown` were loaded by a version that
+    kept no fingerprint, and `unreadable` have a damaged manifest. `recorded` says whether the source records updates.
+    """
+
+    recorded: bool
+    late: dict[date, str] = field(default_factory=dict)
+    shrunk: dict[date, list[str]] = field(default_factory=dict)
+    unreadable: dict[date, OperatorError] = field(default_factory=dict)
+    unknown: list[date] = field(default_factory=list)
+    trimmed: int = 0
+
+
+def find_late(
+    connection: psycopg.Connection, aggregate_type: AggregateType, loads: Mapping[date, Attempt[LoadManifest]]
+) -> Lateness:
+    """Compare every loaded day. Two queries, whatever the number of days; more without records of updates."""
+    lateness = Lateness(has_update_dates(connection))
+    now = fingerprints(connection, aggregate_type)
+    differing = list[LoadManifest]()
+    for day, load in sorted(loads.items()):
+        if isinstance(load, OperatorError):
+            lateness.unreadable[day] = load
+        elif load.details.source is None:
+            lateness.unknown.append(day)
+        elif load.details.source.fingerprint != now.get(day):
+            differing.append(load)
+    _sort_out(connection, differing, lateness)
+    if not lateness.recorded:
+        _count_recent(connection, aggregate_type, loads, lateness)
+    return lateness
+
+
+def _sort_out(connection: psycopg.Connection, differing: list[LoadManifest], lateness: Lateness) -> None:
+    """Tell what has grown from what was trimmed and what has shrunk. Without records, what is gone was trimmed."""
+    states = source_states(connection, [load.partition for load in differing])
+    for load in differing:
+        before, state = load.details.source, states.get(load.partition)
+        if before is None or state is None:  # the second: nothing of that day is there, nor recorded
+            lost = sorted(before.tables) if before else []
+            trimmed = bool(lost) and not lateness.recorded
+        else:
+            lost, trimmed = state.lost_since(before), bool(state.trimmed_since(before))
+            trimmed = trimmed or (bool(lost) and not lateness.recorded)
+        if trimmed:
+            lateness.trimmed += 1
+        elif lost:
+            lateness.shrunk[load.day] = lost
+        elif state is not None and before is not None and state.changed_since(before):
+            lateness.late[load.day] = state.fingerprint
+
+
+def _count_recent(
+    connection: psycopg.Connection,
+    aggregate_type: AggregateType,
+    loads: Mapping[date, Attempt[LoadManifest]],
+    lateness: Lateness,
+) -> None:
+    today = datetime.now(UTC).date()
+    recent = DayRange(today - timedelta(days=COUNTED_DAYS), today)
+    for day, load in loads.items():
+        if day in recent and isinstance(load, LoadManifest) and load.details.source is not None:
+            counts = TableCounts()
+            for name in load.details.source.tables:
+                counts[name] = count_table(connection, name)
+                connection.commit()
+            if counts.by_channel() != load.rows:
+                lateness.late.setdefault(day, f"{counts.total} rows")

@@ -16,6 +16,7 @@ from dagster import (
     with_source_code_references,
 )
 
+from mozagg2bq_assets.defs.alarms import alarms_sensor
 from mozagg2bq_assets.defs.assets import daily_stages
 from mozagg2bq_assets.defs.late_data import late_data_sensor, up_to_date
 from mozagg2bq_assets.defs.partitions import daily_partitions
@@ -46,7 +47,7 @@ def defs() -> Definitions:
         ],
         jobs=[*JOBS, RECONCILIATION_JOB],
         schedules=schedules(daily, settings),
-        sensors=[late_data_sensor(t, daily) for t in AggregateType],
+        sensors=[*(late_data_sensor(t, daily) for t in AggregateType), alarms_sensor()],
         resources=resources_from_settings(),
         # One process for all stages of a run: another would import everything again.
         executor=in_process_executor,

@@ -71,7 +71,7 @@ class Settings(BaseSettings):
         for name, field in cls.model_fields.items():
             default = "" if field.default in (PydanticUndefined, None) else str(field.default)
             text = os.environ.get(str(field.validation_alias)) or default
-            if text and field.annotation is not SecretStr:
+            if text and field.annotation not in (SecretStr, SecretStr | None):
                 texts[name] = text
         return texts
 
@@ -196,7 +196,28 @@ class RunSettings(Settings):
     )
 
 
-ALL = (PostgresByVariables, PostgresByObject, LakeSettings, BigQuerySettings, SparkSettings, RunSettings)
+class AlarmSettings(Settings):
+    """Who is told when something needs a person."""
+
+    webhook_url: SecretStr | None = Field(
+        None,
+        validation_alias="ALERT_WEBHOOK_URL",
+        description="Where alarms are posted, as a JSON object with `text`, which Slack takes; by default nowhere.",
+    )
+    dagster_url: str = Field(
+        "http://127.0.0.1:3000", validation_alias="DAGSTER_URL", description="The webserver, for links in alarms."
+    )
+
+
+ALL = (
+    PostgresByVariables,
+    PostgresByObject,
+    LakeSettings,
+    BigQuerySettings,
+    SparkSettings,
+    RunSettings,
+    AlarmSettings,
+)
 _REMEDY = ": the README lists every variable; `make dev` needs none"
 
 
@@ -215,7 +236,7 @@ def read_services() -> tuple[PostgresByVariables | PostgresByObject, LakeSetting
 
 def check_variables() -> list[str]:
     """The names of missing variables. Raises UserError, which names every variable that is bad."""
-    missing, bad = _problems(_postgres_class(), LakeSettings, BigQuerySettings, SparkSettings, RunSettings)
+    missing, bad = _problems(_postgres_class(), *ALL[2:])
     if bad:
         raise UserError(_message([], bad))
     return missing

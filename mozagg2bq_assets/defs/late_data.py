@@ -50,7 +50,7 @@ FINGERPRINT_CHARACTERS = 8
 TRIES_AT_ONCE = 2
 LISTED = 100
 
-_CACHE = ManifestCache()
+CACHE = ManifestCache()
 
 
 def late_data_sensor(aggregate_type: AggregateType, daily: DailyPartitionsDefinition) -> SensorDefinition:
@@ -119,7 +119,7 @@ def up_to_date(aggregate_type: AggregateType) -> AssetChecksDefinition:
 def compare(aggregate_type: AggregateType, postgres: PostgresResource, lake: LakeResource) -> Lateness:
     """The source against what is loaded. Raises OperatorError."""
     with postgres.source().connect() as connection:
-        return find_late(connection, aggregate_type, _CACHE.manifests(lake.lake(), LoadManifest, aggregate_type))
+        return find_late(connection, aggregate_type, CACHE.manifests(lake.lake(), LoadManifest, aggregate_type))
 
 
 def days_under_way(

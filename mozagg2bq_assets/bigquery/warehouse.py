@@ -7,12 +7,13 @@ and free of charge, and `_PARTITIONDATE` then is the date of the aggregate.
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from itertools import count
 from pathlib import Path
 from threading import Lock
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 from google.api_core.exceptions import (
     Conflict,
@@ -61,10 +62,15 @@ class Warehouse:
 
     client: bigquery.Client
     dataset: str
+    kind: str = "aggregates"
+
+    def probe(self) -> "Warehouse":
+        """The same dataset, with tables of its own, which nobody else uses."""
+        return replace(self, kind=f"doctor_{uuid4().hex}")
 
     def table_id(self, aggregate_type: AggregateType) -> str:
         """`project.dataset.table` of a type."""
-        return f"{self.client.project}.{self.dataset}.{aggregate_type}_aggregates"
+        return f"{self.client.project}.{self.dataset}.{aggregate_type}_{self.kind}"
 
     def partition_id(self, partition: Partition) -> str:
         """`project.dataset.table$YYYYMMDD` of a partition."""
@@ -82,7 +88,7 @@ class Warehouse:
         A job of that id that exists already (from a request whose answer was lost) is waited for instead. If it has
         failed, its id is taken for good: the next try's has a number behind it.
         """
-        table = self._ensure_table(partition.aggregate_type)
+        table = self.ensure_table(partition.aggregate_type)
         numbered = (f"{job_id}-{n}" if n else job_id for n in count())
         with bigquery_errors(self.partition_id(partition)):
             while not self._load(partition, parquet, next(numbered), table.location, uploaded):
@@ -176,7 +182,12 @@ class Warehouse:
             except NotFound:
                 return None
 
-    def _ensure_table(self, aggregate_type: AggregateType) -> bigquery.Table:
+    def drop_table(self, aggregate_type: AggregateType) -> None:
+        """Remove a type's table, and all that is in it."""
+        with bigquery_errors(self.table_id(aggregate_type)):
+            self.client.delete_table(self.table_id(aggregate_type), retry=RETRY, not_found_ok=True)
+
+    def ensure_table(self, aggregate_type: AggregateType) -> bigquery.Table:
         """Create dataset and table on first use. Raises UserError for a table that is not as it should be."""
         table = self._table(aggregate_type)
         if table is None:
@@ -263,7 +274,7 @@ def _reason(error: Exception) -> str:
     """The cause, in a line. Google's client tells of a lost connection in a paragraph that has the error's number."""
     if isinstance(error, JSONDecodeError):
         return "its answer is no JSON"
-    text = str(getattr(error, "message", None) or error)
+    text = re.sub(r"^[A-Z]+ https?://\S+: ", "", str(getattr(error, "message", None) or error))
     number = re.search(r"\[Errno -?\d+\] [\w ]+", text)
     return number[0] if number else brief(text)
 

@@ -65,6 +65,7 @@ class LazyGroup(click.Group):
         "show": "parquet",
         "load": "load",
         "verify": "verify",
+        "doctor": "doctor",
         "backfill": "backfill",
     },
 )

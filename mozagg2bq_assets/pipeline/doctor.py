@@ -1,0 +1,173 @@
+"""Try what each credential must be able to do, with what the pipeline will really do, and leave nothing behind."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import pyarrow
+import pyarrow.parquet
+from psycopg import sql
+
+from mozagg2bq_assets.errors import DataError, OperatorError, UserError
+from mozagg2bq_assets.lake.store import Lake
+from mozagg2bq_assets.model.columns import COLUMNS
+from mozagg2bq_assets.model.files import describe
+from mozagg2bq_assets.model.partitions import Partition
+from mozagg2bq_assets.model.tables import AggregateType, SourceTable
+from mozagg2bq_assets.postgres.connection import Postgres
+from mozagg2bq_assets.postgres.dump import Dumper
+from mozagg2bq_assets.postgres.tables import count_table, list_names
+from mozagg2bq_assets.postgres.updates import fingerprints, has_update_dates
+
+if TYPE_CHECKING:
+    from mozagg2bq_assets.bigquery.warehouse import Warehouse
+
+BUILD_ID = AggregateType.BUILD_ID
+PROBE_DAY = date(2000, 1, 1)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was tried, and what is wrong with it, with what to grant; None where it works."""
+
+    tried: str
+    problem: str | None = None
+
+
+# A name for a step, what it takes to be allowed, and the step.
+Step = tuple[str, str, Callable[[], object]]
+
+
+def examine_source(source: Postgres) -> Iterator[Finding]:
+    """Connect, list, lock, count, take a snapshot and dump one table, the smallest of the latest."""
+    with TemporaryDirectory(prefix="doctor-") as folder:
+        found: list[SourceTable] = []
+
+        def list_tables() -> None:
+            with source.connect() as connection:
+                names = [name for each in AggregateType for name in list_names(connection, each)]
+                found.extend(sorted(filter(None, map(SourceTable.parse, names)), key=lambda table: table.day)[-1:])
+
+        def read() -> None:
+            with source.connect() as connection:
+                count_table(connection, _table(found).name)
+                connection.execute(
+                    sql.SQL("LOCK TABLE ONLY public.{} IN ACCESS SHARE MODE").format(sql.Identifier(_table(found).name))
+                )
+
+        def updates() -> None:
+            with source.connect() as connection:
+                if not has_update_dates(connection):
+                    raise UserError("there is no such table, so late data are found by names and counts")
+                fingerprints(connection, _table(found).aggregate_type)
+
+        def dump() -> None:
+            ((_, dumped),) = Dumper(source, Path(folder)).dump([Partition.of(_table(found))])
+            if isinstance(dumped, OperatorError):
+                raise dumped
+
+        yield from _examined(
+            (
+                "PostgreSQL: connect, list tables",
+                "GRANT CONNECT ON DATABASE …, GRANT USAGE ON SCHEMA public",
+                list_tables,
+            ),
+            ("PostgreSQL: count and lock a table", "GRANT SELECT ON ALL TABLES IN SCHEMA public", read),
+            ("PostgreSQL: read table_update_dates", "GRANT SELECT ON table_update_dates", updates),
+            ("PostgreSQL: snapshot, and pg_dump of a day", "GRANT SELECT, also by ALTER DEFAULT PRIVILEGES", dump),
+        )
+
+
+def examine_lake(lake: Lake) -> Iterator[Finding]:
+    """Put, list, get and delete an object below the lake's prefix, and list incomplete uploads."""
+    with TemporaryDirectory(prefix="doctor-") as folder:
+        path = Path(folder, "probe")
+        path.write_bytes(b"mozagg2bq doctor")
+        place = "/".join(filter(None, (lake.prefix, "doctor", uuid4().hex)))
+
+        def is_listed() -> None:
+            if f"{place}/probe" not in {found.key for found in lake.list(place)}:
+                raise DataError("an object that was stored is not listed: the store is not consistent")
+
+        def fetch() -> None:
+            Path(folder, "back").mkdir()
+            lake.download(f"{place}/probe", Path(folder, "back"), describe(path))
+
+        yield from _examined(
+            ("S3: store an object", "s3:PutObject", lambda: lake.upload([path], place)),
+            ("S3: list objects", "s3:ListBucket", is_listed),
+            ("S3: read an object", "s3:GetObject", fetch),
+            ("S3: list incomplete uploads", "s3:ListBucketMultipartUploads", lambda: list(lake.uploads(place))),
+            (
+                "S3: delete an object",
+                "s3:DeleteObject, s3:AbortMultipartUpload",
+                lambda: lake.delete([f"{place}/probe"]),
+            ),
+        )
+
+
+def examine_warehouse(warehouse: "Warehouse") -> Iterator[Finding]:
+    """Make a table of its own in the dataset, load one row into a partition, count it, and drop the table."""
+    with TemporaryDirectory(prefix="doctor-") as folder:
+        path, probe = Path(folder, "probe.parquet"), warehouse.probe()
+        partition = Partition(BUILD_ID, PROBE_DAY)
+        _write_row(path, partition)
+
+        def count() -> None:
+            if probe.count_partition(partition).total != 1:
+                raise DataError("a row that was loaded is not there")
+
+        yield from _examined(
+            (
+                "BigQuery: make a table",
+                "roles/bigquery.dataEditor on the dataset",
+                lambda: probe.ensure_table(BUILD_ID),
+            ),
+            (
+                "BigQuery: load a row",
+                "roles/bigquery.jobUser on the project",
+                lambda: probe.load(partition, path, f"mozagg2bq-doctor-{uuid4()}"),
+            ),
+            ("BigQuery: query it", "roles/bigquery.jobUser on the project, dataEditor on the dataset", count),
+            (
+                "BigQuery: drop the table",
+                "roles/bigquery.dataEditor on the dataset",
+                lambda: probe.drop_table(BUILD_ID),
+            ),
+        )
+
+
+def _examined(*steps: Step) -> Iterator[Finding]:
+    for tried, grant, step in steps:
+        try:
+            step()
+        except OperatorError as error:
+            yield Finding(tried, f"{error} (needs: {grant})")
+        else:
+            yield Finding(tried)
+
+
+def _table(found: list[SourceTable]) -> SourceTable:
+    if not found:
+        raise UserError("the source shows no aggregate table to try it with")
+    return found[0]
+
+
+def _write_row(path: Path, partition: Partition) -> None:
+    """A Parquet file of one row, as the pipeline writes them."""
+    values = {"ingest_date": datetime.now(UTC).date(), "aggregate_type": partition.aggregate_type.value}
+    values |= {"ds_nodash": partition.ds_nodash, "channel": "doctor", "version": "0"}
+    fields = [
+        pyarrow.field(
+            column.name,
+            pyarrow.date32() if column.bigquery_type == "DATE" else pyarrow.string(),
+            nullable=column.mode == "NULLABLE",
+        )
+        for column in COLUMNS
+    ]
+    row = [{column.name: values.get(column.name) for column in COLUMNS}]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(row, pyarrow.schema(fields)), path)

@@ -1,0 +1,117 @@
+"""`mozagg2bq doctor`: what it says with all grants, and with each of them missing."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from mozagg2bq_assets.bigquery.warehouse import Warehouse
+from mozagg2bq_assets.lake.store import Lake
+from mozagg2bq_assets_tests.helpers.proxies import Answer, HttpProxy, Request, http_proxy
+from mozagg2bq_assets_tests.helpers.runs import Pipeline
+
+
+def doctor(**environment: str) -> tuple[int, list[str], str]:
+    """Status, lines and errors of the command."""
+    command = (str(Path(sys.executable).with_name("mozagg2bq")), "doctor")
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})
+    return result.returncode, result.stdout.splitlines(), result.stderr
+
+
+def fails(lines: list[str]) -> list[str]:
+    """Lines of steps that fail."""
+    return [line for line in lines if line.startswith("FAILS")]
+
+
+@pytest.fixture
+def s3(lake: Lake) -> Iterator[HttpProxy]:
+    """A proxy before the lake."""
+    with http_proxy(lake.client.meta.endpoint_url) as proxy:
+        yield proxy
+
+
+def test_everything_is_granted(pipeline: Pipeline) -> None:
+    """Every step works with the embedded stack's role, which has no more than the least grants; nothing is left."""
+    status, lines, errors = doctor()
+    assert (status, fails(lines), errors) == (0, [], "")
+    assert len(lines) == 13
+    assert list(pipeline.lake.list(pipeline.lake.prefix)) == []
+    tables = pipeline.warehouse.client.list_tables(f"{pipeline.warehouse.client.project}.{pipeline.warehouse.dataset}")
+    assert list(tables) == []
+
+
+@pytest.mark.parametrize(
+    ("statement", "undo", "tried"),
+    [
+        (
+            "REVOKE pg_read_all_data FROM telemetry",
+            "GRANT pg_read_all_data TO telemetry",
+            ["count and lock a table", "read table_update_dates", "snapshot, and pg_dump of a day"],
+        ),
+        ("DROP TABLE table_update_dates", "SELECT 1", ["read table_update_dates"]),
+        (
+            "ALTER ROLE telemetry NOLOGIN",
+            "ALTER ROLE telemetry LOGIN",
+            ["connect, list tables", "count and lock", "read table_update_dates", "snapshot"],
+        ),
+    ],
+)
+def test_source(
+    pipeline: Pipeline, administrator: psycopg.Connection, statement: str, undo: str, tried: list[str]
+) -> None:
+    """What is missing is said at each step that needs it, with the grant."""
+    administrator.execute(statement.encode())
+    try:
+        status, lines, _ = doctor()
+    finally:
+        administrator.execute(undo.encode())
+    assert status == 1
+    assert all(f"PostgreSQL: {what}" in line for what, line in zip(tried, fails(lines), strict=True))
+    assert all("(needs: GRANT" in line for line in fails(lines))
+
+
+S3_GRANTS = {
+    "s3:PutObject": lambda r: r.method == "PUT",
+    "s3:ListBucket": lambda r: "list-type" in r.path,
+    "s3:GetObject": lambda r: r.method in ("GET", "HEAD") and "probe" in r.path,
+    "s3:ListBucketMultipartUploads": lambda r: "?uploads" in r.path or "&uploads" in r.path,
+    "s3:DeleteObject": lambda r: r.method == "POST" and "delete" in r.path,
+}
+
+
+@pytest.mark.parametrize("grant", S3_GRANTS)
+def test_lake(pipeline: Pipeline, s3: HttpProxy, grant: str) -> None:
+    """A proxy refuses what the grant allows."""
+    s3.fail(10**6, S3_GRANTS[grant], Answer(403, b"<Error><Code>AccessDenied</Code></Error>"))
+    status, lines, _ = doctor(AWS_ENDPOINT_URL=s3.url)
+    assert status == 1
+    assert f"(needs: {grant}" in fails(lines)[0]
+    assert all("S3: " in line for line in fails(lines))
+
+
+BIGQUERY_GRANTS: dict[str, tuple[str, str]] = {
+    "make a table": ("POST", "/tables?"),
+    "load a row": ("POST", "/upload/"),
+    "query it": ("GET", "/queries/"),
+    "drop the table": ("DELETE", "/tables/"),
+}
+
+
+@pytest.mark.parametrize("step", BIGQUERY_GRANTS)
+def test_warehouse(pipeline: Pipeline, warehouse: Warehouse, service: HttpProxy, step: str) -> None:
+    """A proxy refuses what the step asks for."""
+    method, path = BIGQUERY_GRANTS[step]
+
+    def matching(request: Request) -> bool:
+        return request.method == method and path in request.path
+
+    service.fail(10**6, matching, Answer(403, b'{"error": {"code": 403, "message": "Access Denied"}}'))
+    status, lines, _ = doctor(BIGQUERY_EMULATOR_HOST=service.url)
+    assert status == 1
+    assert f"BigQuery: {step}: " in fails(lines)[0]
+    assert "Access Denied" in fails(lines)[0]
+    assert "(needs: roles/bigquery." in fails(lines)[0]

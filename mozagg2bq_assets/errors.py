@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeAlias, TypeVar
 
-REASON_CHARACTERS = 160
+REASON_CHARACTERS = 140
 
 
 def one_line(text: str) -> str:

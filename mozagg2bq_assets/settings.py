@@ -174,6 +174,9 @@ class RunSettings(Settings):
     dump_jobs: int = Field(
         2, ge=1, le=64, validation_alias="DUMP_JOBS", description="Connections that read the source at once."
     )
+    lake_versions: int = Field(
+        2, ge=1, validation_alias="LAKE_VERSIONS", description="Versions of each stage and day that the lake keeps."
+    )
     ingest_lag_days: int = Field(
         7,
         ge=1,

@@ -1,13 +1,26 @@
-"""`mozagg2bq lake`: what the lake holds beside its days' current versions."""
+"""`mozagg2bq lake`: the versions of the lake's days, and what is in it beside them."""
+
+import sys
+from collections.abc import Iterator
+from datetime import date
+from uuid import uuid4
 
 import click
 
-from mozagg2bq_assets.cli.options import debug_option, type_option, types
+from mozagg2bq_assets.bigquery.warehouse import open_warehouse
+from mozagg2bq_assets.cli.options import DayParameter, days_options, debug_option, type_option, types
 from mozagg2bq_assets.errors import DataError, OperatorError
 from mozagg2bq_assets.lake.leftovers import StoredVersion, find_leftovers
+from mozagg2bq_assets.lake.manifest import MANIFESTS, StageManifest
 from mozagg2bq_assets.lake.store import Lake
+from mozagg2bq_assets.lake.versions import complete_versions, restore_version
+from mozagg2bq_assets.lake.writer import LakeWriter
+from mozagg2bq_assets.model.partitions import DayRange, Partition
+from mozagg2bq_assets.model.runs import Run
 from mozagg2bq_assets.model.tables import AggregateType
-from mozagg2bq_assets.settings import LakeSettings, RunSettings
+from mozagg2bq_assets.pipeline.stages import Stages
+from mozagg2bq_assets.scratch import scratch_folder
+from mozagg2bq_assets.settings import BigQuerySettings, LakeSettings, RunSettings
 
 
 @click.command()
@@ -17,10 +30,15 @@ from mozagg2bq_assets.settings import LakeSettings, RunSettings
 def clean(aggregate_type: AggregateType | None, delete: bool) -> None:
     """Find leftovers that no run can publish any more, of all days.
 
-    These are versions that no manifest names and uploads that were not completed, older than twice MAX_RUN_HOURS.
+    These are versions beyond LAKE_VERSIONS, those that were not completed, and uploads that were not, all older than
+    twice MAX_RUN_HOURS.
     """
-    lake, max_hours = Lake(LakeSettings.read()), RunSettings.read().max_run_hours
-    attempts = [attempt for each in types(aggregate_type) for attempt in find_leftovers(lake, each, max_hours)]
+    lake, settings = Lake(LakeSettings.read()), RunSettings.read()
+    attempts = [
+        attempt
+        for each in types(aggregate_type)
+        for attempt in find_leftovers(lake, each, settings.max_run_hours, settings.lake_versions)
+    ]
     found = [attempt for attempt in attempts if isinstance(attempt, StoredVersion)]
     unknown = [attempt for attempt in attempts if isinstance(attempt, OperatorError)]
     for version in found:
@@ -40,3 +58,66 @@ def _line(lake: Lake, version: StoredVersion) -> str:
         f"s3://{lake.bucket}/{version.folder}/: {len(version.objects)} objects, {version.size / 1e6:,.1f} MB{uploads},"
         f" stored {version.stored_at:%Y-%m-%d %H:%M} UTC"
     )
+
+
+@click.command("list")
+@type_option(required=False)
+@days_options(required=True)
+@debug_option
+def list_(aggregate_type: AggregateType | None, days: DayRange) -> None:
+    """List the versions of each stage and day.
+
+    The current one has a star.
+    """
+    lake = Lake(LakeSettings.read())
+    for manifest, is_current in _versions(lake, aggregate_type, days):
+        click.echo(
+            f"{'*' if is_current else ' '} {manifest.of:<15}{manifest.partition} {manifest.version}:"
+            f" {manifest.rows.total:,} rows, {manifest.total_size / 1e6:,.1f} MB, committed"
+            f" {manifest.committed_at:%Y-%m-%d %H:%M} UTC by run {manifest.run.run_id}"
+        )
+
+
+@click.command()
+@type_option(required=False)
+@days_options(required=True)
+@debug_option
+def verify(aggregate_type: AggregateType | None, days: DayRange) -> None:
+    """Read every file of the versions of some days to its end, and compare it with its manifest."""
+    lake, bad, good = Lake(LakeSettings.read()), 0, 0
+    for manifest, _ in _versions(lake, aggregate_type, days):
+        with scratch_folder() as folder:
+            try:
+                good += len(lake.fetch(manifest, folder / "files"))
+            except DataError as error:
+                bad += 1
+                click.echo(f"DAMAGED: {error}")
+    click.echo(f"{good} files are as their manifests say")
+    if bad:
+        raise DataError(f"{bad} versions are damaged: materialize those days again, or restore an earlier version")
+
+
+@click.command()
+@type_option(required=True)
+@click.option("--date", "day", type=DayParameter(), required=True, help="Restore this day.")
+@click.option("--version", help="The version of its Parquet file; by default the newest that is not current.")
+@debug_option
+def restore(aggregate_type: AggregateType, day: date, version: str | None) -> None:
+    """Make an earlier version of a day current again, and load it.
+
+    Its dump becomes current too, if it is kept. The sensor for late data would ingest the day again: turn it off first.
+    """
+    lake, partition = Lake(LakeSettings.read()), Partition(aggregate_type, day)
+    writer = LakeWriter(lake, Run(f"restore-{uuid4()}", "restore"), lambda _: None, versions=sys.maxsize)
+    parquet = restore_version(writer, partition, version)
+    with scratch_folder() as folder:
+        result = Stages(writer).load(open_warehouse(BigQuerySettings.read()), partition, None, folder)
+    click.echo(f"{result.location}: {result.rows.total:,} rows of version {parquet.version}")
+
+
+def _versions(lake: Lake, aggregate_type: AggregateType | None, days: DayRange) -> Iterator[tuple[StageManifest, bool]]:
+    """The complete versions of some days, and whether each is current."""
+    for each in types(aggregate_type):
+        for day in days:
+            for kind in MANIFESTS:
+                yield from complete_versions(lake, kind, Partition(each, day))

@@ -33,7 +33,8 @@ class LazyGroup(click.Group):
         if name not in self.files:
             return super().get_command(context, name)
         module = import_module(f"mozagg2bq_assets.cli.{self.files[name]}")
-        command: click.Command = getattr(module, name.replace("-", "_"))
+        function = name.replace("-", "_")
+        command: click.Command = getattr(module, f"{function}_" if function == "list" else function)
         return command
 
     def invoke(self, context: click.Context) -> Any:
@@ -78,7 +79,7 @@ def main() -> None:
         signal.signal(number, signal.default_int_handler)
 
 
-@main.group(cls=LazyGroup, files={"clean": "lake"})
+@main.group(cls=LazyGroup, files=dict.fromkeys(("list", "verify", "restore", "clean"), "lake"))
 @debug_option
 def lake() -> None:
     """Look after what the lake holds."""

@@ -77,7 +77,11 @@ def daily_stages(
         failures: dict[Partition, OperatorError] = {}
         with _one_line_failure(), scratch_folder() as folder, ExitStack() as stack:
             writer = LakeWriter(
-                lake.lake(), _run(context), partial(_is_running, context.instance), max_hours=settings.max_run_hours
+                lake.lake(),
+                _run(context),
+                partial(_is_running, context.instance),
+                max_hours=settings.max_run_hours,
+                versions=settings.lake_versions,
             )
             engine = config.engine or Engine(settings.engine)
             services = Services(

@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 
 from mozagg2bq_assets.errors import OperatorError
 from mozagg2bq_assets.lake.manifest import MANIFESTS, StageManifest
-from mozagg2bq_assets.lake.store import IncompleteUpload, Lake, ListedObject
+from mozagg2bq_assets.lake.store import MANIFEST, IncompleteUpload, Lake, ListedObject
 from mozagg2bq_assets.model.partitions import DayRange, parse_ds_nodash
 from mozagg2bq_assets.model.tables import AggregateType
 
@@ -39,6 +39,11 @@ class StoredVersion:
         """When anything of it was stored or begun last."""
         return max([found.stored_at for found in self.objects] + [upload.started_at for upload in self.uploads])
 
+    @property
+    def completed_at(self) -> datetime | None:
+        """When its manifest was stored beside its files; None where that is missing, so that it is not complete."""
+        return next((found.stored_at for found in self.objects if found.key == f"{self.folder}/{MANIFEST}"), None)
+
     def remove(self, lake: Lake) -> None:
         """Remove all of it. Raises UserError or TransientError."""
         lake.abort(self.uploads)
@@ -62,10 +67,28 @@ def stored_versions(
     return list(versions.values())
 
 
+def versions_by_day(
+    root: str, objects: Iterable[ListedObject], uploads: Iterable[IncompleteUpload]
+) -> dict[date, list[StoredVersion]]:
+    """The same by day; what lies in other folders is left out."""
+    days: dict[date, list[StoredVersion]] = {}
+    for stored in stored_versions(root, objects, uploads):
+        if stored.day is not None:
+            days.setdefault(stored.day, []).append(stored)
+    return days
+
+
 def _version_folder(root: str, key: str) -> str | None:
     """The key of the version's folder that an object lies in; None for a manifest and for what is none of ours."""
     parts = key.removeprefix(root).split("/")
     return root + "/".join(parts[:2]) if key.startswith(root) and len(parts) > 2 else None
+
+
+def kept_versions(versions: Iterable[StoredVersion], current: str | None, count: int) -> set[str]:
+    """The current version and the newest complete ones beside it, so many in all."""
+    others = [(stored.completed_at, stored.version) for stored in versions if stored.completed_at is not None]
+    newest = [version for _, version in sorted(others, reverse=True) if version != current]
+    return {*newest[: count - (current is not None)], *filter(None, [current])}
 
 
 def spared_since(max_hours: float) -> datetime:
@@ -74,29 +97,30 @@ def spared_since(max_hours: float) -> datetime:
 
 
 def find_leftovers(
-    lake: Lake, aggregate_type: AggregateType, max_hours: float
+    lake: Lake, aggregate_type: AggregateType, max_hours: float, count: int
 ) -> Iterator[StoredVersion | OperatorError]:
-    """Yield the versions, of all days, that no manifest names and that are too old for any run to publish.
+    """Yield the versions, of all days, that are not among the `count` to keep and too old for any run to publish.
 
     Where a manifest cannot be read, so that it is not known what it names, the error stands in the place of a version.
     Raises UserError or TransientError where S3 refuses or is away.
     """
     for kind in MANIFESTS:
-        yield from _leftovers(lake, kind, aggregate_type, spared_since(max_hours))
+        yield from _leftovers(lake, kind, aggregate_type, spared_since(max_hours), count)
 
 
 def _leftovers(
-    lake: Lake, kind: type[StageManifest], aggregate_type: AggregateType, since: datetime
+    lake: Lake, kind: type[StageManifest], aggregate_type: AggregateType, since: datetime, count: int
 ) -> Iterator[StoredVersion | OperatorError]:
     root = lake.key(kind.of, aggregate_type) + "/"
     objects, uploads = list(lake.list(root)), list(lake.uploads(root))
     # After the listing, as a run may commit meanwhile.
     keys = (found.key.removeprefix(root) for found in objects)
     manifests = lake.manifests(kind, aggregate_type, keys, DayRange(date.min, date.max))
-    for stored in stored_versions(root, objects, uploads):
-        if stored.day and stored.stored_at < since:
-            manifest = manifests.get(stored.day)
-            if isinstance(manifest, OperatorError):
-                yield manifest
-            elif manifest is None or manifest.version != stored.version:
-                yield stored
+    for day, stored in versions_by_day(root, objects, uploads).items():
+        manifest, old = manifests.get(day), [version for version in stored if version.stored_at < since]
+        if isinstance(manifest, OperatorError):
+            yield from [manifest] if old else []
+        else:
+            current = None if manifest is None else manifest.version
+            kept = kept_versions(stored, current, count)
+            yield from (version for version in old if version.version not in kept)

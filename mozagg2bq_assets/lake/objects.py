@@ -81,6 +81,6 @@ def _is_transient(error: BaseException) -> bool:
 
 
 def _reason(error: BaseException) -> str:
-    """What is behind it, in a line: boto3 says of a download no more than that it was tried too often."""
-    last = getattr(error, "last_exception", None)
-    return brief(str(last or error))
+    """What is behind it, in a line: boto3 says of a download that it was tried too often, of an upload which file."""
+    cause = error.__context__ if isinstance(error, S3UploadFailedError) else getattr(error, "last_exception", None)
+    return brief(str(cause or error))

@@ -91,8 +91,15 @@ class Lake:
         except DataError:
             return self._read(kind, partition)
 
-    def _read(self, kind: type[AnyManifest], partition: Partition) -> AnyManifest | None:
-        key = self.key(kind.of, partition.path, MANIFEST)
+    def read_version(self, kind: type[AnyManifest], partition: Partition, version: str) -> AnyManifest:
+        """The manifest that lies beside a version's files. Raises DataError where there is none, or it is damaged."""
+        manifest = self._read(kind, partition, version, MANIFEST)
+        if manifest is None:
+            raise DataError(f"{kind.of} of {partition} has no version {version}: see `mozagg2bq lake list`")
+        return manifest
+
+    def _read(self, kind: type[AnyManifest], partition: Partition, *place: str) -> AnyManifest | None:
+        key = self.key(kind.of, partition.path, *(place or (MANIFEST,)))
         with s3_errors(self.bucket):
             try:
                 body = self.client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
@@ -156,9 +163,16 @@ class Lake:
             for upload in [pool.submit(self._upload, path, f"{folder}/{path.name}") for path in paths]:
                 upload.result()
 
+    def complete(self, manifest: StageManifest) -> None:
+        """Store a version's manifest beside its files, by which it can be told, and made current again, later on."""
+        self._put(manifest, manifest.version, MANIFEST)
+
     def publish(self, manifest: StageManifest) -> None:
-        """Make a version visible whose files are there."""
-        key = self.key(manifest.of, manifest.partition.path, MANIFEST)
+        """Make a version current whose files are there."""
+        self._put(manifest, MANIFEST)
+
+    def _put(self, manifest: StageManifest, *place: str) -> None:
+        key = self.key(manifest.of, manifest.partition.path, *place)
         with s3_errors(self.bucket):
             self.client.put_object(Bucket=self.bucket, Key=key, Body=manifest.to_json().encode(), **self._encryption)
 

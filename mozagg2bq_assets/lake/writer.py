@@ -1,7 +1,7 @@
 """Change the lake for one run: commit versions, and remove those that no run needs any more.
 
 Several runs, of one Dagster instance or of many, may write to one lake. None of them removes what another may still
-publish. A version is published once, so one that has been replaced can go. A writer gives up after MAX_RUN_HOURS, and
+publish. A run publishes a version once, so one that was replaced can go. A writer gives up after MAX_RUN_HOURS, and
 what a writer unknown to this instance has stored is spared for twice that time.
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from mozagg2bq_assets.errors import DataError, OperatorError, UserError
-from mozagg2bq_assets.lake.leftovers import StoredVersion, spared_since, stored_versions
+from mozagg2bq_assets.lake.leftovers import StoredVersion, kept_versions, spared_since, stored_versions
 from mozagg2bq_assets.lake.manifest import AnyManifest, StageManifest
 from mozagg2bq_assets.lake.store import Lake, ListedObject
 from mozagg2bq_assets.model.partitions import Partition
@@ -23,6 +23,7 @@ from mozagg2bq_assets.model.runs import Run
 class LakeWriter:
     """The lake for one run, which began at `started_at` (UTC) and gives up after `max_hours`.
 
+    So many `versions` of a partition's stage are kept: the current one, and the newest complete ones before it.
     `is_running` says of a run id whether that run is still running; None for an unknown run. Every method but
     `clean_up` raises UserError or TransientError where S3 refuses or is away.
     """
@@ -32,6 +33,7 @@ class LakeWriter:
     is_running: Callable[[str], bool | None]
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     max_hours: float = 24
+    versions: int = 1
 
     def resumed(self, kind: type[AnyManifest], partition: Partition) -> AnyManifest | None:
         """What a run that this one repeats or resumes has committed; None where there is work to do."""
@@ -50,6 +52,7 @@ class LakeWriter:
         """
         folder = self.lake.key(manifest.of, manifest.partition.path, manifest.version)
         self.lake.upload(paths, folder)
+        self.lake.complete(manifest)
         listed = self._listed(manifest)
         self._check_files(manifest, folder, listed)
         if datetime.now(UTC) - self.started_at > timedelta(hours=self.max_hours):
@@ -64,7 +67,7 @@ class LakeWriter:
     def clean_up(
         self, manifest: StageManifest, listed: Sequence[ListedObject] | None = None, replaced: str | None = None
     ) -> str | None:
-        """Remove the version that was replaced, and those left behind by runs that have ended.
+        """Remove versions beyond those to keep: the one that was replaced, and those of runs that have ended.
 
         `listed` is what the partition's stage has, if it was listed before. Returns a warning where that fails: what is
         committed is good all the same, also where somebody has not given the right to delete, and the next commit
@@ -87,8 +90,10 @@ class LakeWriter:
         visible = self._visible_version(type(manifest), manifest.partition)
         if visible is None:
             return
-        for stored in stored_versions(self.lake.key(manifest.of, manifest.aggregate_type) + "/", listed, uploads):
-            if stored.version != visible and (stored.version == replaced or self._is_abandoned(stored)):
+        versions = stored_versions(self.lake.key(manifest.of, manifest.aggregate_type) + "/", listed, uploads)
+        kept = kept_versions(versions, visible, self.versions)
+        for stored in versions:
+            if stored.version not in kept and (stored.version == replaced or self._is_abandoned(stored)):
                 stored.remove(self.lake)
 
     def _folder(self, manifest: StageManifest) -> str:

@@ -59,7 +59,8 @@ def orphans(lake: Lake, kind: type[AnyManifest]) -> set[str]:
         manifest = lake.read(kind, Partition(TYPE, day))
         assert manifest is not None
         folder = manifest.partition.ds_nodash
-        named |= {f"{folder}/{manifest.version}/{file.name}" for file in manifest.files} | {f"{folder}/{MANIFEST}"}
+        names = [file.name for file in manifest.files] + [MANIFEST]
+        named |= {f"{folder}/{manifest.version}/{name}" for name in names} | {f"{folder}/{MANIFEST}"}
     return lake.objects(kind.of, TYPE).keys() ^ named
 
 

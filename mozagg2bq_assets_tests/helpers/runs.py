@@ -98,7 +98,8 @@ class Pipeline(NamedTuple):
             (path,) = self.lake.fetch(manifest, folder)
             rows += parquet_rows(path)
             day_folder = manifest.partition.ds_nodash
-            keys |= {f"{day_folder}/{MANIFEST}", f"{day_folder}/{manifest.version}/{path.name}"}
+            keys |= {f"{day_folder}/{MANIFEST}"}
+            keys |= {f"{day_folder}/{manifest.version}/{name}" for name in (path.name, MANIFEST)}
         assert self.lake.objects(Stage.PARQUET, TYPE).keys() == keys
         return rows
 

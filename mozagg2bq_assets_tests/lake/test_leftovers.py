@@ -98,4 +98,4 @@ def test_a_damaged_manifest(lake: Lake, path: Path) -> None:
     assert output.endswith("1 leftover versions, 0.0 MB: removed\n")
     assert "1 versions were left alone" in error
     assert f"{key}: damaged manifest" in error
-    assert len(list(lake.list(lake.key(Stage.PARQUET, PARTITION.path)))) == 2
+    assert len(list(lake.list(lake.key(Stage.PARQUET, PARTITION.path)))) == 3

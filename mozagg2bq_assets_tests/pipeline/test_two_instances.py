@@ -47,7 +47,8 @@ def left_behind(pipeline: Pipeline) -> set[str]:
     for kind in MANIFESTS:
         manifest = pipeline.manifest(kind)
         folder = pipeline.lake.key(kind.of, partition.path)
-        named = {f"{folder}/{manifest.version}/{file.name}" for file in manifest.files} | {f"{folder}/{MANIFEST}"}
+        names = [file.name for file in manifest.files] + [MANIFEST]
+        named = {f"{folder}/{manifest.version}/{name}" for name in names} | {f"{folder}/{MANIFEST}"}
         there = {listed.key for listed in pipeline.lake.list(f"{folder}/")}
         assert named <= there
         found |= there - named

@@ -1,0 +1,55 @@
+"""The versions of a day that are kept: list them, and make an earlier one current again."""
+
+from collections.abc import Iterator
+
+from mozagg2bq_assets.errors import DataError
+from mozagg2bq_assets.lake.leftovers import stored_versions
+from mozagg2bq_assets.lake.manifest import AnyManifest, DumpManifest, ParquetManifest
+from mozagg2bq_assets.lake.store import Lake
+from mozagg2bq_assets.lake.writer import LakeWriter
+from mozagg2bq_assets.model.partitions import Partition
+
+
+def complete_versions(lake: Lake, kind: type[AnyManifest], partition: Partition) -> Iterator[tuple[AnyManifest, bool]]:
+    """The complete versions of a partition's stage, the current one first and then the newest; whether it is current.
+
+    Raises DataError for a manifest that is damaged.
+    """
+    current = lake.read(kind, partition)
+    if current is not None:
+        yield current, True
+    root = lake.key(kind.of, partition.aggregate_type) + "/"
+    found = stored_versions(root, lake.list(f"{root}{partition.ds_nodash}/"), ())
+    others = [(stored.completed_at, stored.version) for stored in found if stored.completed_at is not None]
+    for _, version in sorted(others, reverse=True):
+        if current is None or version != current.version:
+            yield lake.read_version(kind, partition, version), False
+
+
+def restore_version(writer: LakeWriter, partition: Partition, version: str | None) -> ParquetManifest:
+    """Make a version of a Parquet file current, by default the newest that is not, and its dump if that is kept.
+
+    Raises DataError where there is no such version, or a file of it is missing; then nothing is changed.
+    """
+    lake = writer.lake
+    if version is None:
+        versions = complete_versions(lake, ParquetManifest, partition)
+        earlier = [manifest for manifest, is_current in versions if not is_current]
+        if not earlier:
+            raise DataError(f"{partition} has no earlier version of its Parquet file (LAKE_VERSIONS)")
+        parquet = earlier[0]
+    else:
+        parquet = lake.read_version(ParquetManifest, partition, version)
+    there = {found.key for found in lake.list(lake.key(parquet.of, partition.path) + "/")}
+    for file in parquet.files:
+        key = lake.key(parquet.of, partition.path, parquet.version, file.name)
+        if key not in there:
+            raise DataError(f"s3://{lake.bucket}/{key}: missing, though its manifest names it")
+    try:
+        dump = lake.read_version(DumpManifest, partition, parquet.details.raw_dump)
+    except DataError:
+        dump = None
+    if dump is not None:
+        lake.publish(dump)
+    lake.publish(parquet)
+    return parquet

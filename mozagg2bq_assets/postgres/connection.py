@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import psycopg
@@ -28,12 +28,15 @@ OLDEST_SERVER = 110000
 
 # A role or a database may have timeouts. pg_dump switches them off for itself, and the sessions beside it live as long.
 # Not by the startup parameter `options`, which poolers refuse; by name, as older servers do not know all of them.
+# And the server gives up a client that has gone silent after a minute, not two hours, and our locks with it.
 _SESSION = """
-SELECT set_config(name, CASE name WHEN 'default_transaction_read_only' THEN 'on' ELSE '0' END, false)
-FROM pg_catalog.pg_settings WHERE name IN (
-    'default_transaction_read_only', 'statement_timeout', 'lock_timeout', 'transaction_timeout',
-    'idle_in_transaction_session_timeout', 'idle_session_timeout'
-)
+SELECT set_config(pg_settings.name, wanted.value, false)
+FROM pg_catalog.pg_settings JOIN (VALUES
+    ('default_transaction_read_only', 'on'), ('statement_timeout', '0'), ('lock_timeout', '0'),
+    ('transaction_timeout', '0'), ('idle_in_transaction_session_timeout', '0'), ('idle_session_timeout', '0'),
+    ('tcp_keepalives_idle', '30'), ('tcp_keepalives_interval', '10'), ('tcp_keepalives_count', '3'),
+    ('tcp_user_timeout', '60000')
+) AS wanted (name, value) ON wanted.name = pg_settings.name
 """
 
 _LEADING_ELSEWHERE = ("PGHOSTADDR", "PGSERVICE", "PGSERVICEFILE", "PGOPTIONS")
@@ -134,6 +137,17 @@ class Postgres:
 _WHERE = re.compile(
     r'(?:connection failed: )?connection to server (?:at|on socket) ".*?"(?: \(.*?\))?(?:, port \d+)? failed: '
 )
+
+
+def end_query(connection: psycopg.Connection) -> None:
+    """End what a session waits for, from another thread. A session that has gone silent ends by KEEPALIVES.
+
+    Not by `cancel`, which has no timeout, and stops all threads of the process meanwhile.
+    """
+    with suppress(psycopg.Error):
+        connection.cancel_safe(timeout=CONNECT_SECONDS)
+
+
 # What libpq says by itself, in English, and what will not pass: an unknown host, and TLS that does not come about.
 _MISTAKES = ("Name or service not known", "certificate", "does not support SSL", "sslmode")
 # How libpq shows a server's own message: severity, colon, two blanks. Both texts are in the server's language.

@@ -28,7 +28,7 @@ from mozagg2bq_assets.patience import Patience
 from mozagg2bq_assets.postgres.archive import CommonArchive, PartitionArchive
 from mozagg2bq_assets.postgres.cancellation import ended_early
 from mozagg2bq_assets.postgres.compress import CompressedFile, Compressor, compressor
-from mozagg2bq_assets.postgres.connection import Postgres
+from mozagg2bq_assets.postgres.connection import Postgres, end_query
 from mozagg2bq_assets.postgres.pg_dump import JOBS, LOCK_WAIT_SECONDS, run_pg_dump
 from mozagg2bq_assets.postgres.tables import count_table, group_by_partition, list_tables, sum_sizes
 from mozagg2bq_assets.postgres.turn import reading_turn
@@ -143,7 +143,7 @@ class Dumper:
         """Dump and count in one snapshot; if pg_dump fails, counting ends too. Raises OperatorError or Cancelled."""
         started = time.monotonic()
         with self.source.connect() as connection:
-            with ended_early(self.patience.cancelled, connection.cancel):
+            with ended_early(self.patience.cancelled, partial(end_query, connection)):
                 tables = _lock_tables(connection, part)
                 if not tables:
                     return _Taken([], TableCounts(), {}, "", datetime.now(UTC), 0)
@@ -191,8 +191,8 @@ class Dumper:
         counts = TableCounts()
         with (
             self.source.connect() as connection,
-            ended_early(over, connection.cancel),
-            ended_early(self.patience.cancelled, connection.cancel),
+            ended_early(over, partial(end_query, connection)),
+            ended_early(self.patience.cancelled, partial(end_query, connection)),
         ):
             for table in tables:
                 with connection.transaction():

@@ -193,7 +193,7 @@ FORBIDDEN = {
 def _injections() -> Iterator[Injection]:
     for moment in MOMENTS:
         yield Injection(f"PostgreSQL: cut off, {moment}", at(moment, lambda h: h.network.cut()), exact=True)
-        yield Injection(f"PostgreSQL: silent, {moment}", at(moment, lambda h: h.network.swallow()))
+        yield Injection(f"PostgreSQL: silent, {moment}", at(moment, lambda h: h.network.fall_silent(5)))
         ended = at(moment, lambda h: execute(h, END_SESSIONS))
         yield Injection(f"PostgreSQL: sessions ended, {moment}", ended, exact=True)
         for change, (statement, rows) in CHANGES.items():

@@ -141,6 +141,12 @@ class TcpProxy:
             if connection.family == socket.AF_INET:
                 connection.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
 
+    def fall_silent(self, seconds: float) -> None:
+        """The same, until both kernels give the connections up."""
+        self.swallow()
+        lost, self.connections = self.connections, []
+        threading.Timer(seconds, TcpProxy(self.port, lost).cut).start()
+
     def cut(self) -> None:
         """End every connection, as a network or a server that goes down does."""
         while self.connections:

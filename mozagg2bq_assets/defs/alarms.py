@@ -25,7 +25,7 @@ from dagster import (
 )
 
 from mozagg2bq_assets.defs.keys import RECONCILIATION
-from mozagg2bq_assets.defs.late_data import CACHE, compare
+from mozagg2bq_assets.defs.late_data import compare, loaded
 from mozagg2bq_assets.defs.resources import LakeResource, PostgresResource
 from mozagg2bq_assets.errors import OperatorError, TransientError, UserError, brief
 from mozagg2bq_assets.lake.manifest import LoadManifest
@@ -156,8 +156,8 @@ def _states(postgres: PostgresResource, lake: LakeResource, memory: Memory) -> I
     for aggregate_type in AggregateType:
         page = f"/assets/{aggregate_type}/source_tables?view=checks"
         try:
-            loads = CACHE.manifests(lake.lake(), LoadManifest, aggregate_type)
-            lateness = compare(aggregate_type, postgres, lake)
+            loads = loaded(aggregate_type, lake)
+            lateness = compare(aggregate_type, postgres, loads)
         except OperatorError:
             still_late |= {key: at for key, at in memory.late_since.items() if key.startswith(f"{aggregate_type} ")}
             continue

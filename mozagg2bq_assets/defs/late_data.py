@@ -36,7 +36,7 @@ from dagster import (
 from mozagg2bq_assets.defs.keys import UP_TO_DATE, job_name, source_key, stage_key
 from mozagg2bq_assets.defs.partitions import range_tags, stretches
 from mozagg2bq_assets.defs.resources import LakeResource, PostgresResource
-from mozagg2bq_assets.errors import OperatorError
+from mozagg2bq_assets.errors import Attempt, OperatorError
 from mozagg2bq_assets.lake.cache import ManifestCache
 from mozagg2bq_assets.lake.manifest import LoadManifest
 from mozagg2bq_assets.model.partitions import DayRange, Stage
@@ -67,11 +67,11 @@ def late_data_sensor(aggregate_type: AggregateType, daily: DailyPartitionsDefini
         context: SensorEvaluationContext, postgres: PostgresResource, lake: LakeResource
     ) -> SensorResult | SkipReason:
         try:
-            lateness = compare(aggregate_type, postgres, lake)
+            loads = loaded(aggregate_type, lake)
+            lateness = compare(aggregate_type, postgres, loads)
             under_way = days_under_way(context.instance, aggregate_type, daily, lateness.late)
-            if lateness.late:
-                # A run that has ended since then would be launched twice.
-                lateness = compare(aggregate_type, postgres, lake)
+            # What a run has loaded meanwhile, and is no longer under way, is looked at again at the next tick.
+            under_way |= _loaded_since(loads, aggregate_type, lake) if lateness.late else set()
         except OperatorError as error:
             return SkipReason(f"source and lake cannot be compared now: {error}")
         tried = _tries(context.instance, aggregate_type)
@@ -105,7 +105,7 @@ def up_to_date(aggregate_type: AggregateType) -> AssetChecksDefinition:
     )
     def check(postgres: PostgresResource, lake: LakeResource) -> AssetCheckResult:
         try:
-            lateness = compare(aggregate_type, postgres, lake)
+            lateness = compare(aggregate_type, postgres, loaded(aggregate_type, lake))
         except OperatorError as error:
             raise Failure(str(error)) from None
         passed, description = _verdict(lateness)
@@ -116,10 +116,24 @@ def up_to_date(aggregate_type: AggregateType) -> AssetChecksDefinition:
     return check
 
 
-def compare(aggregate_type: AggregateType, postgres: PostgresResource, lake: LakeResource) -> Lateness:
+def loaded(aggregate_type: AggregateType, lake: LakeResource) -> Mapping[date, Attempt[LoadManifest]]:
+    """What is loaded of each day, or what is wrong with its manifest. Raises OperatorError."""
+    return CACHE.manifests(lake.lake(), LoadManifest, aggregate_type)
+
+
+def compare(
+    aggregate_type: AggregateType, postgres: PostgresResource, loads: Mapping[date, Attempt[LoadManifest]]
+) -> Lateness:
     """The source against what is loaded. Raises OperatorError."""
     with postgres.source().connect() as connection:
-        return find_late(connection, aggregate_type, CACHE.manifests(lake.lake(), LoadManifest, aggregate_type))
+        return find_late(connection, aggregate_type, loads)
+
+
+def _loaded_since(
+    loads: Mapping[date, Attempt[LoadManifest]], aggregate_type: AggregateType, lake: LakeResource
+) -> set[date]:
+    """Days that have been loaded again since then."""
+    return {day for day, load in loaded(aggregate_type, lake).items() if load is not loads.get(day)}
 
 
 def days_under_way(

@@ -84,11 +84,15 @@ def _version_folder(root: str, key: str) -> str | None:
     return root + "/".join(parts[:2]) if key.startswith(root) and len(parts) > 2 else None
 
 
+def complete_beside(versions: Iterable[StoredVersion], current: str | None) -> list[str]:
+    """The complete versions but the current one, the newest first."""
+    complete = [(stored.completed_at, stored.version) for stored in versions if stored.completed_at is not None]
+    return [version for _, version in sorted(complete, reverse=True) if version != current]
+
+
 def kept_versions(versions: Iterable[StoredVersion], current: str | None, count: int) -> set[str]:
     """The current version and the newest complete ones beside it, so many in all."""
-    others = [(stored.completed_at, stored.version) for stored in versions if stored.completed_at is not None]
-    newest = [version for _, version in sorted(others, reverse=True) if version != current]
-    return {*newest[: count - (current is not None)], *filter(None, [current])}
+    return {*complete_beside(versions, current)[: count - (current is not None)], *filter(None, [current])}
 
 
 def spared_since(max_hours: float) -> datetime:

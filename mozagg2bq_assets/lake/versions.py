@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from mozagg2bq_assets.errors import DataError
-from mozagg2bq_assets.lake.leftovers import stored_versions
+from mozagg2bq_assets.lake.leftovers import complete_beside, stored_versions
 from mozagg2bq_assets.lake.manifest import AnyManifest, DumpManifest, ParquetManifest
 from mozagg2bq_assets.lake.store import Lake
 from mozagg2bq_assets.lake.writer import LakeWriter
@@ -20,10 +20,8 @@ def complete_versions(lake: Lake, kind: type[AnyManifest], partition: Partition)
         yield current, True
     root = lake.key(kind.of, partition.aggregate_type) + "/"
     found = stored_versions(root, lake.list(f"{root}{partition.ds_nodash}/"), ())
-    others = [(stored.completed_at, stored.version) for stored in found if stored.completed_at is not None]
-    for _, version in sorted(others, reverse=True):
-        if current is None or version != current.version:
-            yield lake.read_version(kind, partition, version), False
+    for version in complete_beside(found, None if current is None else current.version):
+        yield lake.read_version(kind, partition, version), False
 
 
 def restore_version(writer: LakeWriter, partition: Partition, version: str | None) -> ParquetManifest:

@@ -190,7 +190,7 @@ def _commands(group: click.Group) -> Iterator[click.Command]:
 def test_help() -> None:
     """Every command takes --debug and -h, and its help is sentences; old names are not there."""
     commands = list(_commands(main))
-    assert len(commands) == 15
+    assert len(commands) == 19
     for command in commands:
         options = [option for option in command.params if isinstance(option, click.Option) and not option.hidden]
         assert "--debug" in [name for option in options for name in option.opts]

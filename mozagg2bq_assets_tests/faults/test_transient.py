@@ -148,8 +148,7 @@ def test_s3_key_without_the_right_to_delete(pipeline: Pipeline, s3: HttpProxy, t
     services = Services(writer, open_source(read_postgres()), DuckDBConverter(tmp_path / "x"), pipeline.warehouse)
     results = list(ingest(PARTITIONS[:1], list(Stage), services, tmp_path / "again"))
     assert [(result.error, result.rows.total) for result in results] == [(None, 251)] * 3
-    # Of the stages, the last stores nothing but its manifest.
-    assert ["could not be removed from the lake: S3" in str(result.warning) for result in results] == [1, 1, 0]
+    assert all("could not be removed from the lake: S3" in str(result.warning) for result in results)
     assert pipeline.reconcile().differences == []
 
 

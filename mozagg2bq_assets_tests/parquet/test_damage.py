@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import zlib
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -66,10 +67,22 @@ def flip_bit(name: str, position: float) -> Callable[[Path], None]:
     def damage(folder: Path) -> None:
         path = largest(folder) if name == "data" else folder / name
         data = bytearray(path.read_bytes())
-        data[int(position * (len(data) - 1))] ^= 4
-        path.write_bytes(data)
+        place = int(position * (len(data) - 1))
+        for bit in range(8):
+            flipped = data[:place] + bytes([data[place] ^ 1 << bit]) + data[place + 1 :]
+            if name != "data" or not same_text(data, flipped):
+                break
+        path.write_bytes(flipped)
 
     return damage
+
+
+def same_text(data: bytes, flipped: bytes) -> bool:
+    """Whether nothing was damaged: what repeats an earlier text may point to another place that has the same."""
+    try:
+        return gzip.decompress(data) == gzip.decompress(flipped)
+    except (OSError, EOFError, zlib.error):
+        return False
 
 
 def truncate(folder: Path) -> None:

@@ -83,7 +83,7 @@ def list_(aggregate_type: AggregateType | None, days: DayRange) -> None:
 @days_options(required=True)
 @debug_option
 def verify(aggregate_type: AggregateType | None, days: DayRange) -> None:
-    """Read every file of the versions of some days to its end, and compare it with its manifest."""
+    """Read and check every file of the versions of some days."""
     lake, bad, good = Lake(LakeSettings.read()), 0, 0
     for manifest, _ in _versions(lake, aggregate_type, days):
         with scratch_folder() as folder:

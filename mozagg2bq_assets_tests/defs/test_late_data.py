@@ -11,13 +11,12 @@ from dagster import (
     RunRequest,
     SensorResult,
     SkipReason,
-    build_schedule_context,
     build_sensor_context,
 )
 
 from mozagg2bq_assets.defs.keys import UP_TO_DATE, job_name, source_key
 from mozagg2bq_assets.defs.late_data import LATE_TAG
-from mozagg2bq_assets_tests.helpers.runs import DAYS, TYPE, Pipeline, merge
+from mozagg2bq_assets_tests.helpers.runs import DAYS, TYPE, Pipeline, merge, schedule_context
 
 FIRST, SECOND, THIRD = DAYS
 TABLES = {day: f"build_id_nightly_73_{day:%Y%m%d}" for day in DAYS}
@@ -156,11 +155,7 @@ def test_every_day(
 ) -> None:
     """Yesterday and the days before it that nothing is loaded of, as stretches; days that are loaded are left alone."""
     assert launch(definitions, instance, ALL | {"dagster/asset_partition_range_start": str(SECOND)})
-    context = build_schedule_context(
-        instance=instance,
-        scheduled_execution_time=datetime(2019, 12, 6, 6, tzinfo=UTC),
-        resources=dict(definitions.resources or {}),
-    )
+    context = schedule_context(definitions, instance, datetime(2019, 12, 6, 6, tzinfo=UTC))
     requests = definitions.get_schedule_def(f"{job_name(TYPE)}_schedule")(context)
     tags = [request.tags for request in requests]  # type: ignore[union-attr]
     found = [(each["dagster/asset_partition_range_start"], each["dagster/asset_partition_range_end"]) for each in tags]

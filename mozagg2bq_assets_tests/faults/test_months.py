@@ -15,9 +15,7 @@ import pytest
 from dagster import (
     DagsterInstance,
     Definitions,
-    ScheduleEvaluationContext,
     SensorResult,
-    build_schedule_context,
     build_sensor_context,
 )
 from hypothesis import settings
@@ -28,7 +26,7 @@ from mozagg2bq_assets.local import sample
 from mozagg2bq_assets.model.partitions import DayRange, Partition, Stage
 from mozagg2bq_assets.model.tables import AggregateType
 from mozagg2bq_assets.pipeline.reconcile import reconcile
-from mozagg2bq_assets_tests.helpers.runs import Pipeline, merge
+from mozagg2bq_assets_tests.helpers.runs import Pipeline, merge, schedule_context
 
 DAYS = 60 if settings().max_examples == 500 else 12
 START = date(2019, 10, 1)
@@ -48,8 +46,6 @@ class World:
     changes: Counter[Partition] = field(default_factory=Counter)
     loads: Counter[Partition] = field(default_factory=Counter)
     failures: Counter[Partition] = field(default_factory=Counter)
-    # Dagster loses its state storage with the context of a schedule.
-    contexts: list[ScheduleEvaluationContext] = field(default_factory=list)
     chance: random.Random = field(default_factory=lambda: random.Random(2019))  # noqa: S311
 
     def definitions(self) -> Definitions:
@@ -95,12 +91,8 @@ class World:
         """Six o'clock on the next day."""
         definitions = self.definitions()
         for aggregate_type in AggregateType:
-            context = build_schedule_context(
-                instance=instance,
-                scheduled_execution_time=datetime(day.year, day.month, day.day, 6, tzinfo=UTC) + timedelta(days=1),
-                resources=dict(definitions.resources or {}),
-            )
-            self.contexts.append(context)
+            moment = datetime(day.year, day.month, day.day, 6, tzinfo=UTC) + timedelta(days=1)
+            context = schedule_context(definitions, instance, moment)
             requests = definitions.get_schedule_def(f"{job_name(aggregate_type)}_schedule")(context)
             for request in list(requests):  # type: ignore[arg-type]
                 self.launch(aggregate_type, instance, dict(request.tags))

@@ -4,12 +4,19 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import NamedTuple
 
 import psycopg
-from dagster import AssetCheckEvaluation, DagsterInstance, ExecuteInProcessResult
+from dagster import (
+    AssetCheckEvaluation,
+    DagsterInstance,
+    Definitions,
+    ExecuteInProcessResult,
+    ScheduleEvaluationContext,
+    build_schedule_context,
+)
 
 from mozagg2bq_assets.bigquery.warehouse import Warehouse
 from mozagg2bq_assets.defs.keys import job_name, stage_key
@@ -137,6 +144,21 @@ def failure_of(result: ExecuteInProcessResult) -> str:
     data = event.step_failure_data
     assert data.user_failure_data is not None
     return str(data.user_failure_data.description)
+
+
+# Dagster keeps its state storage in one of them, by a weak reference, and fails when that is gone.
+_CONTEXTS: list[ScheduleEvaluationContext] = []
+
+
+def schedule_context(
+    definitions: Definitions, instance: DagsterInstance, moment: datetime
+) -> ScheduleEvaluationContext:
+    """What a schedule gets at that moment."""
+    context = build_schedule_context(
+        instance=instance, scheduled_execution_time=moment, resources=dict(definitions.resources or {})
+    )
+    _CONTEXTS.append(context)
+    return context
 
 
 def range_tags(days: DayRange) -> dict[str, str]:

@@ -66,7 +66,7 @@ def flip_bit(name: str, position: float) -> Callable[[Path], None]:
 
     def damage(folder: Path) -> None:
         path = largest(folder) if name == "data" else folder / name
-        data = bytearray(path.read_bytes())
+        data = path.read_bytes()
         place = int(position * (len(data) - 1))
         for bit in range(8):
             flipped = data[:place] + bytes([data[place] ^ 1 << bit]) + data[place + 1 :]

@@ -49,7 +49,7 @@ def clean(aggregate_type: AggregateType | None, delete: bool) -> None:
     what = "removed" if delete else "can go: --delete removes them" if found else "nothing to do"
     click.echo(f"{len(found)} leftover versions, {size:,.1f} MB: {what}")
     if unknown:
-        raise DataError(f"{len(unknown)} versions were left alone: {unknown[0]}")
+        raise DataError(f"{len(unknown)} manifests cannot be read, what lies beside them was left alone: {unknown[0]}")
 
 
 def _line(lake: Lake, version: StoredVersion) -> str:

@@ -34,7 +34,7 @@ from mozagg2bq_assets.settings import AlarmSettings
 
 INTERVAL_SECONDS = 300
 WEBHOOK_SECONDS = 10
-# Days that stay behind although the sensor for late data is there to mend that, and a type that loads nothing at all.
+# Hours after which a day that is still behind, and a type that has loaded nothing, are worth an alarm.
 LATE_HOURS = 24
 SILENT_HOURS = 36
 REMEMBERED_DAYS = 60

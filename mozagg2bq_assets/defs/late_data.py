@@ -70,7 +70,7 @@ def late_data_sensor(aggregate_type: AggregateType, daily: DailyPartitionsDefini
             loads = loaded(aggregate_type, lake)
             lateness = compare(aggregate_type, postgres, loads)
             under_way = days_under_way(context.instance, aggregate_type, daily, lateness.late)
-            # What a run has loaded meanwhile, and is no longer under way, is looked at again at the next tick.
+            # A day that a run has loaded meanwhile is no longer under way: it is looked at again at the next tick.
             under_way |= _loaded_since(loads, aggregate_type, lake) if lateness.late else set()
         except OperatorError as error:
             return SkipReason(f"source and lake cannot be compared now: {error}")
@@ -132,7 +132,7 @@ def compare(
 def _loaded_since(
     loads: Mapping[date, Attempt[LoadManifest]], aggregate_type: AggregateType, lake: LakeResource
 ) -> set[date]:
-    """Days that have been loaded again since then."""
+    """Days whose manifest has changed since `loads` was read."""
     return {day for day, load in loaded(aggregate_type, lake).items() if load is not loads.get(day)}
 
 
@@ -146,7 +146,7 @@ def days_under_way(
 
 
 def _tries(instance: DagsterInstance, aggregate_type: AggregateType) -> Mapping[tuple[date, str], list[date]]:
-    """The days of the last runs for each day and fingerprint."""
+    """For each day and fingerprint, the dates on which runs were launched for it in the last two days."""
     tries: dict[tuple[date, str], list[date]] = {}
     for record in instance.get_run_records(
         RunsFilter(job_name=job_name(aggregate_type), created_after=datetime.now(UTC) - timedelta(days=2))

@@ -14,7 +14,7 @@ from botocore.parsers import ResponseParserError
 
 from mozagg2bq_assets.errors import TransientError, UserError, brief
 
-CONNECTIONS = 128  # a connection more would be opened for each request, and closed
+CONNECTIONS = 128  # beyond these, each request would open a connection of its own, and close it
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -84,7 +84,7 @@ class Lake:
     def read(self, kind: type[AnyManifest], partition: Partition) -> AnyManifest | None:
         """The manifest of a partition's stage, None where there is none.
 
-        Raises DataError for a damaged one, and one of another partition: twice so, as an answer may have been cut.
+        Raises DataError where two reads find it damaged or of another partition: one answer may have been cut.
         """
         try:
             return self._read(kind, partition)
@@ -113,7 +113,7 @@ class Lake:
     def manifests(
         self, kind: type[AnyManifest], aggregate_type: AggregateType, objects: Iterable[str], wanted: DayRange
     ) -> dict[date, Attempt[AnyManifest]]:
-        """The manifest of every wanted day, or what is wrong with it; `objects` are the keys that `objects` gives."""
+        """The manifest of each wanted day that has one, or what is wrong with it; `objects` has the keys of a stage."""
         days = [day for key in objects if (day := day_of_manifest(key)) and day in wanted]
         with ThreadPoolExecutor(TRANSFERS) as pool:
             found = pool.map(lambda day: self.read_or_error(kind, Partition(aggregate_type, day)), days)

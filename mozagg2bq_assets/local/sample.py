@@ -83,8 +83,8 @@ NOTHING = sql.SQL("'{}'::jsonb")
 def seed(connection: psycopg.Connection, scale: float = 0.001) -> Iterator[str]:
     """Replace the sample days in the database; yields each table's name as it is filled.
 
-    At scale 1 each day is as large as a real one: of submission_date 100 tables, 3.12 million rows, 714 MB as COPY text
-    and 118 MB as gzip, of build_id 8 tables and 250,000 rows.
+    At scale 1 each day is as large as a real one: of submission_date 100 tables, 3.12 million rows and 719 MB of COPY
+    text, of build_id 8 tables and 250,000 rows.
     Seeding again leaves exactly the same tables, and touches no table outside the sample days.
     """
     connection.execute("SELECT setseed(0.2019)")
@@ -187,7 +187,7 @@ def insert(
 
 
 def drop_partition(connection: psycopg.Connection, partition: Partition) -> None:
-    """Drop every table of a partition, as the aggregator's trimming job does."""
+    """Drop every table of a partition and its record of updates, which the trimming job would leave."""
     pattern = f"^{partition.aggregate_type}_.+_[^_]+_{partition.ds_nodash}[0-9]*$"
     for (name,) in connection.execute(
         "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename ~ %s", (pattern,)

@@ -48,7 +48,8 @@ ROW_GROUP_BYTES = 128 * 2**20
 DICTIONARY_VALUES = 20_000
 # Of all files together, where shapes are looked for first: some 0.03 s.
 SAMPLED_ROWS = 1_000
-THREAD_MEMORY = 270 * 2**20  # for rows of 20 MiB on one thread; and with half of it, groups in the making spill to disk
+# Enough for rows of 20 MiB on one thread. With half as much, row groups that are being written spill to disk.
+THREAD_MEMORY = 270 * 2**20
 
 _CHUNKS = pyarrow.schema(
     [(name, pyarrow.large_string()) for name in (*NAMES, "chunk")] + [(name, pyarrow.int32()) for name in PLACES]

@@ -22,9 +22,10 @@ COUNTED_DAYS = 21
 class Lateness:
     """A type's days, as far as they were loaded: all others have nothing to be compared with.
 
-    `late` has the days whose source has more than was loaded, with what the source is like now; `shrunk` those of which
-    tables are gone that nobody has trimmed, by day; `trimmed` is their number. `unknown` were loaded by a version that
-    kept no fingerprint, and `unreadable` have a damaged manifest. `recorded` says whether the source records updates.
+    `late` has the days whose source has more than was loaded, with the fingerprint that it has now; `shrunk`, by day,
+    the tables that are gone and that nobody has trimmed; `trimmed` is the number of trimmed days. `unknown` were loaded
+    by a version that kept no fingerprint, and `unreadable` have a damaged manifest. `recorded` says whether the source
+    records updates.
     """
 
     recorded: bool

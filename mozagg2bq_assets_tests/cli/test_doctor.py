@@ -52,7 +52,6 @@ def test_everything_is_granted(pipeline: Pipeline) -> None:
             "GRANT pg_read_all_data TO telemetry",
             ["count and lock a table", "read table_update_dates", "snapshot, and pg_dump of a day"],
         ),
-        ("DROP TABLE table_update_dates", "SELECT 1", ["read table_update_dates"]),
         (
             "ALTER ROLE telemetry NOLOGIN",
             "ALTER ROLE telemetry LOGIN",

@@ -41,6 +41,8 @@ class TransientError(OperatorError):
     """
 
 
+# As other programs say it.
+NO_SPACE = "No space left on device"
 DISK_IS_FULL = "the disk is full: free some room, or set TMPDIR to another disk"
 MEMORY_IS_SHORT = "there is not enough memory: run less beside it, or on a larger machine"
 

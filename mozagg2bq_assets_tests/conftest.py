@@ -94,6 +94,13 @@ def warehouse(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Warehouse:
 
 
 @pytest.fixture
+def s3(lake: Lake) -> Iterator[HttpProxy]:
+    """A proxy before the lake."""
+    with http_proxy(lake.client.meta.endpoint_url) as proxy:
+        yield proxy
+
+
+@pytest.fixture
 def service(warehouse: Warehouse) -> Iterator[HttpProxy]:
     """A proxy before BigQuery."""
     with http_proxy(str(warehouse.client._connection.API_BASE_URL)) as proxy:

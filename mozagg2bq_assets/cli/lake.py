@@ -108,8 +108,8 @@ def restore(aggregate_type: AggregateType, day: date, version: str | None) -> No
     Its dump becomes current too, if it is kept. The sensor for late data would ingest the day again: turn it off first.
     """
     lake, partition = Lake(LakeSettings.read()), Partition(aggregate_type, day)
+    parquet = restore_version(lake, partition, version)
     writer = LakeWriter(lake, Run(f"restore-{uuid4()}", "restore"), lambda _: None, versions=sys.maxsize)
-    parquet = restore_version(writer, partition, version)
     with scratch_folder() as folder:
         result = Stages(writer).load(open_warehouse(BigQuerySettings.read()), partition, None, folder)
     click.echo(f"{result.location}: {result.rows.total:,} rows of version {parquet.version}")

@@ -33,9 +33,7 @@ class LazyGroup(click.Group):
         if name not in self.files:
             return super().get_command(context, name)
         module = import_module(f"mozagg2bq_assets.cli.{self.files[name]}")
-        function = name.replace("-", "_")
-        command: click.Command = getattr(module, f"{function}_" if function == "list" else function)
-        return command
+        return next(each for each in vars(module).values() if isinstance(each, click.Command) and each.name == name)
 
     def invoke(self, context: click.Context) -> Any:
         """Show an error that an operator can act on in one line, as click does; with --debug let it pass.

@@ -25,7 +25,8 @@ from dagster import (
 )
 
 from mozagg2bq_assets.defs.keys import RECONCILIATION
-from mozagg2bq_assets.defs.late_data import compare, loaded
+from mozagg2bq_assets.defs.late_data import compare, loaded, short
+from mozagg2bq_assets.defs.partitions import RANGE_START
 from mozagg2bq_assets.defs.resources import LakeResource, PostgresResource
 from mozagg2bq_assets.errors import OperatorError, TransientError, UserError, brief
 from mozagg2bq_assets.lake.manifest import LoadManifest
@@ -90,7 +91,7 @@ def alarms_sensor() -> SensorDefinition:
         for alarm in found:
             if alarm.key not in memory.told and error is None:
                 try:
-                    _post(settings, alarm)
+                    _post(settings.webhook_url.get_secret_value(), alarm, settings.dagster_url)
                 except OperatorError as problem:
                     error = problem
                 else:
@@ -113,7 +114,7 @@ def _failed_runs(instance: DagsterInstance, memory: Memory) -> Iterator[Alarm]:
         page = f"/runs/{run.run_id}"
         if run.status is DagsterRunStatus.FAILURE:
             if run.tags.get(WILL_RETRY_TAG) != "true":
-                days = run.tags.get("dagster/asset_partition_range_start") or run.tags.get("dagster/partition") or ""
+                days = run.tags.get(RANGE_START) or run.tags.get("dagster/partition") or ""
                 remedy = "see the run, mend the cause, and re-execute it from failure"
                 yield Alarm(
                     f"run {run.run_id}",
@@ -162,7 +163,7 @@ def _states(postgres: PostgresResource, lake: LakeResource, memory: Memory) -> I
             still_late |= {key: at for key, at in memory.late_since.items() if key.startswith(f"{aggregate_type} ")}
             continue
         for day, fingerprint in lateness.late.items():
-            key = f"{aggregate_type} {day} {fingerprint[:8]}"
+            key = f"{aggregate_type} {day} {short(fingerprint)}"
             still_late[key] = memory.late_since.get(key, _text(now))
             if now - datetime.fromisoformat(still_late[key]) > timedelta(hours=LATE_HOURS):
                 text = f"{day} of {aggregate_type} has been behind the source for more than {LATE_HOURS} hours"
@@ -185,13 +186,11 @@ def _silent(aggregate_type: AggregateType, loads: Mapping[Any, Any], now: dateti
         )
 
 
-def _post(settings: AlarmSettings, alarm: Alarm) -> None:
-    """Raises TransientError or UserError, without the URL, which is a secret."""
-    if settings.webhook_url is None:
-        return
-    text = f"{alarm.text}\nWhat to do: {alarm.remedy}\n{settings.dagster_url.rstrip('/')}{alarm.page}"
+def _post(webhook_url: str, alarm: Alarm, dagster_url: str) -> None:
+    """Raises TransientError or UserError, without the webhook's URL, which is a secret."""
+    text = f"{alarm.text}\nWhat to do: {alarm.remedy}\n{dagster_url.rstrip('/')}{alarm.page}"
     try:
-        answer = requests.post(settings.webhook_url.get_secret_value(), json={"text": text}, timeout=WEBHOOK_SECONDS)
+        answer = requests.post(webhook_url, json={"text": text}, timeout=WEBHOOK_SECONDS)
     except requests.RequestException as error:
         raise TransientError(f"the webhook cannot be reached ({type(error).__name__}): it is tried again") from None
     if not answer.ok:

@@ -5,16 +5,16 @@ launched it reads from the runs' tags.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
 from hashlib import sha256
+from typing import Any
 
 from dagster import (
     AssetCheckEvaluation,
     AssetCheckResult,
     AssetChecksDefinition,
     AssetCheckSeverity,
-    AssetPartitionStatus,
     DagsterInstance,
     DailyPartitionsDefinition,
     DefaultSensorStatus,
@@ -33,13 +33,13 @@ from dagster import (
     sensor,
 )
 
-from mozagg2bq_assets.defs.keys import UP_TO_DATE, job_name, source_key, stage_key
-from mozagg2bq_assets.defs.partitions import range_tags, stretches
+from mozagg2bq_assets.defs.keys import UP_TO_DATE, job_name, source_key
+from mozagg2bq_assets.defs.partitions import days_under_way, range_tags, stretches
 from mozagg2bq_assets.defs.resources import LakeResource, PostgresResource
 from mozagg2bq_assets.errors import Attempt, OperatorError
 from mozagg2bq_assets.lake.cache import ManifestCache
 from mozagg2bq_assets.lake.manifest import LoadManifest
-from mozagg2bq_assets.model.partitions import DayRange, Stage
+from mozagg2bq_assets.model.partitions import DayRange
 from mozagg2bq_assets.model.tables import AggregateType
 from mozagg2bq_assets.pipeline.lateness import Lateness, find_late
 
@@ -78,17 +78,19 @@ def late_data_sensor(aggregate_type: AggregateType, daily: DailyPartitionsDefini
         wanted = {
             day: fingerprint
             for day, fingerprint in lateness.late.items()
-            if day not in under_way and _may_try(tried.get((day, _short(fingerprint)), []))
+            if day not in under_way and _may_try(tried.get((day, short(fingerprint)), []))
         }
         requests = [_request(aggregate_type, days, wanted, tried) for days in stretches(wanted)]
-        verdict = _verdict(lateness)
-        digest = sha256(repr((verdict[0], verdict[1], sorted(lateness.late.items()))).encode()).hexdigest()
-        # Told when it changes: a row for each tick would fill the instance's storage.
-        events = [] if context.cursor == digest else [_evaluation(aggregate_type, lateness)]
+        passed, description = _verdict(lateness)
+        digest = sha256(repr((passed, description, sorted(lateness.late.items()))).encode()).hexdigest()
+        evaluation = AssetCheckEvaluation(
+            asset_key=source_key(aggregate_type), check_name=UP_TO_DATE, **_shown(lateness)
+        )
         return SensorResult(
             run_requests=requests,
-            skip_reason=None if requests else SkipReason(verdict[1]),
-            asset_events=events,
+            skip_reason=None if requests else SkipReason(description),
+            # Told when it changes: a row for each tick would fill the instance's storage.
+            asset_events=[] if context.cursor == digest else [evaluation],
             cursor=digest,
         )
 
@@ -108,10 +110,7 @@ def up_to_date(aggregate_type: AggregateType) -> AssetChecksDefinition:
             lateness = compare(aggregate_type, postgres, loaded(aggregate_type, lake))
         except OperatorError as error:
             raise Failure(str(error)) from None
-        passed, description = _verdict(lateness)
-        return AssetCheckResult(
-            passed=passed, severity=AssetCheckSeverity.WARN, description=description, metadata=_metadata(lateness)
-        )
+        return AssetCheckResult(**_shown(lateness))
 
     return check
 
@@ -136,15 +135,6 @@ def _loaded_since(
     return {day for day, load in loaded(aggregate_type, lake).items() if load is not loads.get(day)}
 
 
-def days_under_way(
-    instance: DagsterInstance, aggregate_type: AggregateType, daily: DailyPartitionsDefinition, days: Iterable[date]
-) -> set[date]:
-    """Those of the days that a run is taking, or is going to take."""
-    keys = [day.isoformat() for day in days]
-    statuses = instance.get_status_by_partition(stage_key(aggregate_type, Stage.BIGQUERY_TABLE), keys, daily) or {}
-    return {date.fromisoformat(key) for key, status in statuses.items() if status is AssetPartitionStatus.IN_PROGRESS}
-
-
 def _tries(instance: DagsterInstance, aggregate_type: AggregateType) -> Mapping[tuple[date, str], list[date]]:
     """For each day and fingerprint, the dates on which runs were launched for it in the last two days."""
     tries: dict[tuple[date, str], list[date]] = {}
@@ -167,27 +157,27 @@ def _request(
     late: Mapping[date, str],
     tried: Mapping[tuple[date, str], list[date]],
 ) -> RunRequest:
-    wanted = {str(day): _short(late[day]) for day in days}
+    wanted = {str(day): short(late[day]) for day in days}
     tag = json.dumps(wanted)
     tries = sum(len(tried.get((day, wanted[str(day)]), [])) for day in days)
     key = sha256(f"{aggregate_type} {tag} {tries}".encode()).hexdigest()
     return RunRequest(run_key=key, tags={**range_tags(days), LATE_TAG: tag})
 
 
-def _short(fingerprint: str) -> str:
+def short(fingerprint: str) -> str:
+    """As much of a fingerprint as tags and keys need."""
     return fingerprint[:FINGERPRINT_CHARACTERS]
 
 
-def _evaluation(aggregate_type: AggregateType, lateness: Lateness) -> AssetCheckEvaluation:
+def _shown(lateness: Lateness) -> dict[str, Any]:
+    """The check's verdict, as its own run and the sensor give it."""
     passed, description = _verdict(lateness)
-    return AssetCheckEvaluation(
-        asset_key=source_key(aggregate_type),
-        check_name=UP_TO_DATE,
-        passed=passed,
-        severity=AssetCheckSeverity.WARN,
-        description=description,
-        metadata=_metadata(lateness),
-    )
+    return {
+        "passed": passed,
+        "severity": AssetCheckSeverity.WARN,
+        "description": description,
+        "metadata": _metadata(lateness),
+    }
 
 
 def _verdict(lateness: Lateness) -> tuple[bool, str]:

@@ -1,11 +1,16 @@
-"""Daily partitions: of both types the same, in UTC."""
+"""Daily partitions, of both types the same, in UTC: ranges of them, and which are under way."""
 
 from collections.abc import Iterable
 from datetime import date, timedelta
 
-from dagster import DailyPartitionsDefinition
+from dagster import AssetPartitionStatus, DagsterInstance, DailyPartitionsDefinition
 
-from mozagg2bq_assets.model.partitions import DayRange, Partition
+from mozagg2bq_assets.defs.keys import stage_key
+from mozagg2bq_assets.model.partitions import DayRange, Partition, Stage
+from mozagg2bq_assets.model.tables import AggregateType
+
+RANGE_START = "dagster/asset_partition_range_start"
+RANGE_END = "dagster/asset_partition_range_end"
 
 
 def daily_partitions(start: date) -> DailyPartitionsDefinition:
@@ -32,7 +37,13 @@ def stretches(days: Iterable[date]) -> list[DayRange]:
 def range_tags(days: DayRange) -> dict[str, str]:
     """Tags of one run of all those days."""
     last = days.end - timedelta(days=1)
-    return {
-        "dagster/asset_partition_range_start": days.start.isoformat(),
-        "dagster/asset_partition_range_end": last.isoformat(),
-    }
+    return {RANGE_START: days.start.isoformat(), RANGE_END: last.isoformat()}
+
+
+def days_under_way(
+    instance: DagsterInstance, aggregate_type: AggregateType, daily: DailyPartitionsDefinition, days: Iterable[date]
+) -> set[date]:
+    """Those of the days that a run is taking, or is going to take."""
+    keys = [day.isoformat() for day in days]
+    statuses = instance.get_status_by_partition(stage_key(aggregate_type, Stage.BIGQUERY_TABLE), keys, daily) or {}
+    return {date.fromisoformat(key) for key, status in statuses.items() if status is AssetPartitionStatus.IN_PROGRESS}

@@ -19,8 +19,7 @@ from dagster import (
 )
 
 from mozagg2bq_assets.defs.keys import RECONCILIATION, job_name, source_key, stage_key
-from mozagg2bq_assets.defs.late_data import days_under_way
-from mozagg2bq_assets.defs.partitions import range_tags, stretches
+from mozagg2bq_assets.defs.partitions import days_under_way, range_tags, stretches
 from mozagg2bq_assets.defs.resources import LakeResource
 from mozagg2bq_assets.errors import OperatorError
 from mozagg2bq_assets.lake.manifest import LoadManifest

@@ -167,6 +167,15 @@ class Lake:
         """Store a version's manifest beside its files, by which it can be told, and made current again, later on."""
         self._put(manifest, manifest.version, MANIFEST)
 
+    def missing_file(self, manifest: StageManifest, listed: Iterable[ListedObject]) -> str | None:
+        """The key of a version's first file that a listing lacks, or shows with another size; None for no such."""
+        stored = {found.key: found.size for found in listed}
+        for file in manifest.files:
+            key = self.key(manifest.of, manifest.partition.path, manifest.version, file.name)
+            if stored.get(key) != file.size:
+                return key
+        return None
+
     def publish(self, manifest: StageManifest) -> None:
         """Make a version current whose files are there."""
         self._put(manifest, MANIFEST)

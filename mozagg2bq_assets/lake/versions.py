@@ -6,7 +6,6 @@ from mozagg2bq_assets.errors import DataError
 from mozagg2bq_assets.lake.leftovers import complete_beside, stored_versions
 from mozagg2bq_assets.lake.manifest import AnyManifest, DumpManifest, ParquetManifest
 from mozagg2bq_assets.lake.store import Lake
-from mozagg2bq_assets.lake.writer import LakeWriter
 from mozagg2bq_assets.model.partitions import Partition
 
 
@@ -24,12 +23,11 @@ def complete_versions(lake: Lake, kind: type[AnyManifest], partition: Partition)
         yield lake.read_version(kind, partition, version), False
 
 
-def restore_version(writer: LakeWriter, partition: Partition, version: str | None) -> ParquetManifest:
+def restore_version(lake: Lake, partition: Partition, version: str | None) -> ParquetManifest:
     """Make a version of a Parquet file current, by default the newest that is not, and its dump if that is kept.
 
-    Raises DataError where there is no such version, or a file of it is missing; then nothing is changed.
+    Raises DataError where there is no such version, or a file of it is not there as a whole; then nothing is changed.
     """
-    lake = writer.lake
     if version is None:
         versions = complete_versions(lake, ParquetManifest, partition)
         earlier = [manifest for manifest, is_current in versions if not is_current]
@@ -38,11 +36,8 @@ def restore_version(writer: LakeWriter, partition: Partition, version: str | Non
         parquet = earlier[0]
     else:
         parquet = lake.read_version(ParquetManifest, partition, version)
-    there = {found.key for found in lake.list(lake.key(parquet.of, partition.path) + "/")}
-    for file in parquet.files:
-        key = lake.key(parquet.of, partition.path, parquet.version, file.name)
-        if key not in there:
-            raise DataError(f"s3://{lake.bucket}/{key}: missing, though its manifest names it")
+    if missing := lake.missing_file(parquet, lake.list(lake.key(parquet.of, partition.path) + "/")):
+        raise DataError(f"s3://{lake.bucket}/{missing}: is not there, or has another size than its manifest says")
     try:
         dump = lake.read_version(DumpManifest, partition, parquet.details.raw_dump)
     except DataError:

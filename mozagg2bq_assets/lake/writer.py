@@ -54,7 +54,10 @@ class LakeWriter:
         self.lake.upload(paths, folder)
         self.lake.complete(manifest)
         listed = self._listed(manifest)
-        self._check_files(manifest, folder, listed)
+        if missing := self.lake.missing_file(manifest, listed):
+            raise DataError(
+                f"s3://{self.lake.bucket}/{missing}: is not there, or has another size, though it was just stored"
+            )
         if datetime.now(UTC) - self.started_at > timedelta(hours=self.max_hours):
             raise UserError(
                 f"the run has taken more than {self.max_hours:g} hours, so others may have removed what it stored:"
@@ -106,15 +109,6 @@ class LakeWriter:
         except DataError:
             return None
         return None if manifest is None else manifest.version
-
-    def _check_files(self, manifest: StageManifest, folder: str, listed: Sequence[ListedObject]) -> None:
-        stored = {found.key: found.size for found in listed}
-        for file in manifest.files:
-            key = f"{folder}/{file.name}"
-            if stored.get(key) != file.size:
-                raise DataError(
-                    f"s3://{self.lake.bucket}/{key}: is not there, or has another size, though it was just stored"
-                )
 
     def _is_abandoned(self, stored: StoredVersion) -> bool:
         """Whether no writer may still publish it. Of its own run, this writer publishes one version at a time."""

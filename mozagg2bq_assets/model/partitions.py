@@ -1,7 +1,7 @@
 """Partitions: one aggregate type on one day. Ranges of days, and the stages that a partition goes through."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
@@ -47,6 +47,14 @@ class Partition:
 
     def __str__(self) -> str:
         return f"{self.aggregate_type} {self.ds_nodash}"
+
+
+def days_by_type(partitions: Iterable[Partition]) -> dict[AggregateType, list[str]]:
+    """Days of the partitions, written `20191201`, by type."""
+    days: dict[AggregateType, list[str]] = {}
+    for partition in partitions:
+        days.setdefault(partition.aggregate_type, []).append(partition.ds_nodash)
+    return days
 
 
 @dataclass(frozen=True)

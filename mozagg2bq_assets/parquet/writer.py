@@ -23,6 +23,7 @@ from duckdb.func import ARROW
 from mozagg2bq_assets.errors import (
     DISK_IS_FULL,
     MEMORY_IS_SHORT,
+    NO_SPACE,
     DataError,
     OperatorError,
     TransientError,
@@ -199,7 +200,7 @@ def _number(value: int) -> pyarrow.Int32Array:
 
 def _cause(error: duckdb.Error, archive: PartitionArchive) -> OperatorError:
     """What this machine lacks, or what is wrong with the archive."""
-    if "No space left on device" in str(error):
+    if NO_SPACE in str(error):
         return TransientError(DISK_IS_FULL)
     if isinstance(error, duckdb.OutOfMemoryException):
         return UserError(MEMORY_IS_SHORT)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -25,6 +24,7 @@ from mozagg2bq_assets.postgres.connection import Postgres
 from mozagg2bq_assets.postgres.dump import Dumper
 from mozagg2bq_assets.postgres.tables import count_table, list_names
 from mozagg2bq_assets.postgres.updates import fingerprints, has_update_dates
+from mozagg2bq_assets.scratch import scratch_folder
 
 if TYPE_CHECKING:
     from mozagg2bq_assets.bigquery.warehouse import Warehouse
@@ -47,7 +47,7 @@ Step = tuple[str, str, Callable[[], object]]
 
 def examine_source(source: Postgres) -> Iterator[Finding]:
     """Connect, list, count and lock a table of the latest day, read the record of updates, and dump that day."""
-    with TemporaryDirectory(prefix="doctor-") as folder:
+    with scratch_folder() as folder:
         found: list[SourceTable] = []
 
         def list_tables() -> None:
@@ -69,7 +69,7 @@ def examine_source(source: Postgres) -> Iterator[Finding]:
                     fingerprints(connection, _table(found).aggregate_type)
 
         def dump() -> None:
-            ((_, dumped),) = Dumper(source, Path(folder)).dump([Partition.of(_table(found))])
+            ((_, dumped),) = Dumper(source, folder).dump([Partition.of(_table(found))])
             if isinstance(dumped, OperatorError):
                 raise dumped
 
@@ -87,8 +87,8 @@ def examine_source(source: Postgres) -> Iterator[Finding]:
 
 def examine_lake(lake: Lake) -> Iterator[Finding]:
     """Put, list, get and delete an object below the lake's prefix, and list incomplete uploads."""
-    with TemporaryDirectory(prefix="doctor-") as folder:
-        path = Path(folder, "probe")
+    with scratch_folder() as folder:
+        path = folder / "probe"
         path.write_bytes(b"mozagg2bq doctor")
         place = "/".join(filter(None, (lake.prefix, "doctor", uuid4().hex)))
 
@@ -97,8 +97,8 @@ def examine_lake(lake: Lake) -> Iterator[Finding]:
                 raise DataError("an object that was stored is not listed: the store is not consistent")
 
         def fetch() -> None:
-            Path(folder, "back").mkdir()
-            lake.download(f"{place}/probe", Path(folder, "back"), describe(path))
+            (folder / "back").mkdir()
+            lake.download(f"{place}/probe", folder / "back", describe(path))
 
         yield from _examined(
             ("S3: store an object", "s3:PutObject", lambda: lake.upload([path], place)),
@@ -115,8 +115,8 @@ def examine_lake(lake: Lake) -> Iterator[Finding]:
 
 def examine_warehouse(warehouse: "Warehouse") -> Iterator[Finding]:
     """Make a table of its own in the dataset, load one row into a partition, count it, and drop the table."""
-    with TemporaryDirectory(prefix="doctor-") as folder:
-        path, probe = Path(folder, "probe.parquet"), warehouse.probe()
+    with scratch_folder() as folder:
+        path, probe = folder / "probe.parquet", warehouse.probe()
         partition = Partition(BUILD_ID, PROBE_DAY)
         _write_row(path, partition)
 

@@ -11,6 +11,7 @@ from mozagg2bq_assets.lake.manifest import LoadManifest
 from mozagg2bq_assets.model.counts import TableCounts
 from mozagg2bq_assets.model.partitions import DayRange
 from mozagg2bq_assets.model.tables import AggregateType
+from mozagg2bq_assets.model.updates import SourceState
 from mozagg2bq_assets.postgres.tables import count_table
 from mozagg2bq_assets.postgres.updates import fingerprints, has_update_dates, source_states
 
@@ -42,52 +43,47 @@ def find_late(
     """Compare every loaded day. Two queries, whatever the number of days; more without records of updates."""
     lateness = Lateness(has_update_dates(connection))
     now = fingerprints(connection, aggregate_type)
-    differing = list[LoadManifest]()
+    same, differing = list[LoadManifest](), list[tuple[LoadManifest, SourceState]]()
     for day, load in sorted(loads.items()):
         if isinstance(load, OperatorError):
             lateness.unreadable[day] = load
         elif load.details.source is None:
             lateness.unknown.append(day)
         elif load.details.source.fingerprint != now.get(day):
-            differing.append(load)
+            differing.append((load, load.details.source))
+        else:
+            same.append(load)
     _sort_out(connection, differing, lateness)
     if not lateness.recorded:
-        _count_recent(connection, aggregate_type, loads, lateness)
+        _count_recent(connection, same, lateness)
     return lateness
 
 
-def _sort_out(connection: psycopg.Connection, differing: list[LoadManifest], lateness: Lateness) -> None:
+def _sort_out(
+    connection: psycopg.Connection, differing: list[tuple[LoadManifest, SourceState]], lateness: Lateness
+) -> None:
     """Tell what has grown from what was trimmed and what has shrunk. Without records, what is gone was trimmed."""
-    states = source_states(connection, [load.partition for load in differing])
-    for load in differing:
-        before, state = load.details.source, states.get(load.partition)
-        if before is None or state is None:  # the second: nothing of that day is there, nor recorded
-            lost = sorted(before.tables) if before else []
-            trimmed = bool(lost) and not lateness.recorded
-        else:
-            lost, trimmed = state.lost_since(before), bool(state.trimmed_since(before))
-            trimmed = trimmed or (bool(lost) and not lateness.recorded)
-        if trimmed:
+    states = source_states(connection, [load.partition for load, _ in differing])
+    for load, before in differing:
+        state = states.get(load.partition, SourceState(""))  # of a day of which nothing is there, nor recorded
+        lost = state.lost_since(before)
+        if state.trimmed_since(before) or (lost and not lateness.recorded):
             lateness.trimmed += 1
         elif lost:
             lateness.shrunk[load.day] = lost
-        elif state is not None and before is not None and state.changed_since(before):
+        elif state.changed_since(before):
             lateness.late[load.day] = state.fingerprint
 
 
-def _count_recent(
-    connection: psycopg.Connection,
-    aggregate_type: AggregateType,
-    loads: Mapping[date, Attempt[LoadManifest]],
-    lateness: Lateness,
-) -> None:
+def _count_recent(connection: psycopg.Connection, loads: list[LoadManifest], lateness: Lateness) -> None:
+    """Count recent days, whose tables are all there."""
     today = datetime.now(UTC).date()
     recent = DayRange(today - timedelta(days=COUNTED_DAYS), today)
-    for day, load in loads.items():
-        if day in recent and isinstance(load, LoadManifest) and load.details.source is not None:
+    for load in loads:
+        if load.day in recent and load.details.source is not None:
             counts = TableCounts()
             for name in load.details.source.tables:
                 counts[name] = count_table(connection, name)
                 connection.commit()
             if counts.by_channel() != load.rows:
-                lateness.late.setdefault(day, f"{counts.total} rows")
+                lateness.late[load.day] = f"{counts.total} rows"

@@ -29,14 +29,16 @@ OLDEST_SERVER = 110000
 # A role or a database may have timeouts. pg_dump switches them off for itself, and the sessions beside it live as long.
 # Not by the startup parameter `options`, which poolers refuse; by name, as older servers do not know all of them.
 # And the server gives up a client that has gone silent after a minute, not two hours, and our locks with it.
-_SESSION = """
+_TIMEOUTS = ("statement", "lock", "transaction", "idle_in_transaction_session", "idle_session")
+_SETTINGS = {
+    "default_transaction_read_only": "on",
+    **{f"{name}_timeout": "0" for name in _TIMEOUTS},
+    **{f"tcp_{name.removeprefix('tcp_')}": value for name, value in KEEPALIVES.items()},
+}
+_SESSION = f"""
 SELECT set_config(pg_settings.name, wanted.value, false)
-FROM pg_catalog.pg_settings JOIN (VALUES
-    ('default_transaction_read_only', 'on'), ('statement_timeout', '0'), ('lock_timeout', '0'),
-    ('transaction_timeout', '0'), ('idle_in_transaction_session_timeout', '0'), ('idle_session_timeout', '0'),
-    ('tcp_keepalives_idle', '30'), ('tcp_keepalives_interval', '10'), ('tcp_keepalives_count', '3'),
-    ('tcp_user_timeout', '60000')
-) AS wanted (name, value) ON wanted.name = pg_settings.name
+FROM pg_catalog.pg_settings JOIN (VALUES {", ".join(f"('{name}', '{value}')" for name, value in _SETTINGS.items())})
+    AS wanted (name, value) ON wanted.name = pg_settings.name
 """
 
 _LEADING_ELSEWHERE = ("PGHOSTADDR", "PGSERVICE", "PGSERVICEFILE", "PGOPTIONS")
@@ -93,7 +95,7 @@ class Postgres:
                 client_encoding="utf8",
                 autocommit=True,
             )
-            connection.execute(_SESSION)
+            connection.execute(_SESSION.encode())
             connection.autocommit = False
         except psycopg.OperationalError as error:
             lines = (line for line in map(str.strip, str(error).splitlines()) if not line.endswith("?"))

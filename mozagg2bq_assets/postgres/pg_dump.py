@@ -12,8 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from threading import Event
 
-from mozagg2bq_assets.errors import Cancelled, TransientError, UserError, brief
-from mozagg2bq_assets.model.partitions import Partition
+from mozagg2bq_assets.errors import DISK_IS_FULL, NO_SPACE, Cancelled, TransientError, UserError, brief
+from mozagg2bq_assets.model.partitions import Partition, days_by_type
 from mozagg2bq_assets.postgres.cancellation import ended_early
 from mozagg2bq_assets.postgres.connection import Postgres
 
@@ -25,10 +25,9 @@ DEADLINE_SECONDS = 4 * 3600
 END_SECONDS = 5
 
 # Its leader and its workers write to one pipe, in pieces, so that a message may begin in the midst of a line.
-_ERROR = re.compile(r"(?:pg_dump: )?((?:error|detail|hint): .*)")
+_ERROR = re.compile(r"(?:error|detail|hint): .*")
 # A whole statement, which says nothing that the error does not.
 _STATEMENT = ("detail: Query was", "detail: Command was")
-_FULL_DISK = "No space left on device"
 
 # What pg_dump and the server say where a connection was lost or could not be made; pg_dump tells no SQLSTATE.
 _LOST = (
@@ -75,8 +74,8 @@ def run_pg_dump(
         with ended_early(cancelled, end, DEADLINE_SECONDS):
             for line in process.stderr or ():
                 progress(line.rstrip())
-                if (match := _ERROR.search(line.rstrip())) and not match[1].startswith(_STATEMENT):
-                    errors.append(match[1])
+                if (match := _ERROR.search(line.rstrip())) and not match[0].startswith(_STATEMENT):
+                    errors.append(match[0])
             process.wait()
     finally:
         _end(process)
@@ -113,10 +112,9 @@ def _patterns(partitions: Iterable[Partition]) -> list[str]:
     A pattern is a regular expression in which `*` is `.*`. For each of them pg_dump goes through the whole catalog, so
     that 100 names take 8 s where there are 30,000 tables.
     """
-    days: dict[str, list[str]] = {}
-    for partition in partitions:
-        days.setdefault(partition.aggregate_type, []).append(partition.ds_nodash)
-    return [f"{aggregate_type}_*_({'|'.join(its_days)})[0-9]{{0,}}" for aggregate_type, its_days in days.items()]
+    return [
+        f"{aggregate_type}_*_({'|'.join(days)})[0-9]{{0,}}" for aggregate_type, days in days_by_type(partitions).items()
+    ]
 
 
 def _start(command: list[str], source: Postgres) -> subprocess.Popen[str]:
@@ -156,8 +154,8 @@ def _failure(status: int, errors: str) -> TransientError | UserError:
         name = signal.Signals(-status).name
         memory = ", perhaps for want of memory" if status == -signal.SIGKILL else ""
         return TransientError(f"pg_dump was ended from outside by {name}{memory}")
-    if _FULL_DISK in errors:
-        return TransientError("pg_dump failed: the disk is full: free some room, or set TMPDIR to another disk")
+    if NO_SPACE in errors:
+        return TransientError(f"pg_dump failed: {DISK_IS_FULL}")
     passing = any(text in errors for text in _LOST)
     return (TransientError if passing else UserError)(f"pg_dump failed: {brief(errors) or f'exit status {status}'}")
 

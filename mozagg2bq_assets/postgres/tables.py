@@ -8,7 +8,7 @@ from psycopg import sql
 
 from mozagg2bq_assets.model.columns import COLUMNS, DIMENSIONS
 from mozagg2bq_assets.model.content import ContentSum
-from mozagg2bq_assets.model.partitions import Partition, ds_nodash
+from mozagg2bq_assets.model.partitions import Partition, days_by_type
 from mozagg2bq_assets.model.tables import AggregateType, SourceTable
 
 # Plain tables of schema public whose name starts with the type; which of them are aggregate tables, SourceTable says.
@@ -36,12 +36,9 @@ def list_names(connection: psycopg.Connection, aggregate_type: AggregateType) ->
 
 def list_tables(connection: psycopg.Connection, partitions: Iterable[Partition]) -> list[SourceTable]:
     """The source tables of those partitions, sorted by type and name."""
-    days: dict[AggregateType, list[str]] = {}
-    for partition in partitions:
-        days.setdefault(partition.aggregate_type, []).append(ds_nodash(partition.day))
     return [
         table
-        for aggregate_type, wanted in sorted(days.items())
+        for aggregate_type, wanted in sorted(days_by_type(partitions).items())
         for name in _names(
             connection, f"{_TABLES} AND relname ~ %s", [f"{aggregate_type}_", f"_({'|'.join(wanted)})[0-9]*$"]
         )

@@ -9,7 +9,7 @@ from datetime import date
 
 import psycopg
 
-from mozagg2bq_assets.model.partitions import Partition, ds_nodash, parse_ds_nodash
+from mozagg2bq_assets.model.partitions import Partition, days_by_type, parse_ds_nodash
 from mozagg2bq_assets.model.tables import AggregateType
 from mozagg2bq_assets.model.updates import SourceState
 
@@ -48,9 +48,6 @@ def fingerprints(connection: psycopg.Connection, aggregate_type: AggregateType) 
 
 def source_states(connection: psycopg.Connection, partitions: Iterable[Partition]) -> dict[Partition, SourceState]:
     """The states of partitions; one without tables and records is left out."""
-    wanted: dict[AggregateType, list[str]] = {}
-    for partition in partitions:
-        wanted.setdefault(partition.aggregate_type, []).append(ds_nodash(partition.day))
     query = f"""
         {_tables(connection)} SELECT day, {_FINGERPRINT},
             jsonb_object_agg(name, merged) FILTER (WHERE is_there),
@@ -58,7 +55,7 @@ def source_states(connection: psycopg.Connection, partitions: Iterable[Partition
         FROM days GROUP BY day
     """
     states = {}
-    for aggregate_type, days in wanted.items():
+    for aggregate_type, days in days_by_type(partitions).items():
         parameters = {"prefix": f"{aggregate_type}_", "pattern": f"_({'|'.join(days)})[0-9]*$"}
         for text, fingerprint, tables, dropped in connection.execute(query.encode(), parameters).fetchall():
             if (day := parse_ds_nodash(text)) is not None:

@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import date, timedelta
@@ -23,6 +22,7 @@ from mozagg2bq_assets.local.stack import ROOT
 from mozagg2bq_assets.model.partitions import DayRange, Partition, Stage
 from mozagg2bq_assets.model.tables import AggregateType
 from mozagg2bq_assets.pipeline.reconcile import reconcile
+from mozagg2bq_assets_tests.helpers.cli import COMMAND
 from mozagg2bq_assets_tests.helpers.dagster import dagster_dev
 from mozagg2bq_assets_tests.helpers.proxies import Answer, http_proxy
 
@@ -42,7 +42,7 @@ def dagster_url(administrator: psycopg.Connection, lake: Lake, warehouse: Wareho
 
 def command(url: str, *arguments: str) -> tuple[str, ...]:
     """The command line of a backfill."""
-    return (str(Path(sys.executable).with_name("mozagg2bq")), "backfill", "--url", url, *arguments)
+    return (COMMAND, "backfill", "--url", url, *arguments)
 
 
 def backfill(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:

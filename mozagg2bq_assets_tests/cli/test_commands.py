@@ -22,15 +22,9 @@ from mozagg2bq_assets.lake.store import Lake
 from mozagg2bq_assets.local import sample
 from mozagg2bq_assets.model.partitions import Partition, parse_day
 from mozagg2bq_assets.model.tables import AggregateType
+from mozagg2bq_assets_tests.helpers.cli import COMMAND, run
 
-COMMAND = str(Path(sys.executable).parent / "mozagg2bq")
 DAY = "2019-12-01"
-
-
-def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run it with some variables changed."""
-    command = [COMMAND, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})
 
 
 @pytest.fixture

@@ -1,37 +1,23 @@
 """`mozagg2bq doctor`: what it says with all grants, and with each of them missing."""
 
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
-from pathlib import Path
-
 import psycopg
 import pytest
 
 from mozagg2bq_assets.bigquery.warehouse import Warehouse
-from mozagg2bq_assets.lake.store import Lake
-from mozagg2bq_assets_tests.helpers.proxies import Answer, HttpProxy, Request, http_proxy
+from mozagg2bq_assets_tests.helpers.cli import run
+from mozagg2bq_assets_tests.helpers.proxies import Answer, HttpProxy, Request
 from mozagg2bq_assets_tests.helpers.runs import Pipeline
 
 
 def doctor(**environment: str) -> tuple[int, list[str], str]:
     """Status, lines and errors of the command."""
-    command = (str(Path(sys.executable).with_name("mozagg2bq")), "doctor")
-    result = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})
+    result = run("doctor", **environment)
     return result.returncode, result.stdout.splitlines(), result.stderr
 
 
 def fails(lines: list[str]) -> list[str]:
     """Lines of steps that fail."""
     return [line for line in lines if line.startswith("FAILS")]
-
-
-@pytest.fixture
-def s3(lake: Lake) -> Iterator[HttpProxy]:
-    """A proxy before the lake."""
-    with http_proxy(lake.client.meta.endpoint_url) as proxy:
-        yield proxy
 
 
 def test_everything_is_granted(pipeline: Pipeline) -> None:

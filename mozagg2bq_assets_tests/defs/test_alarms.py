@@ -10,9 +10,10 @@ from dagster import DagsterInstance, SkipReason, build_sensor_context
 from mozagg2bq_assets.defs import alarms
 from mozagg2bq_assets.defs.alarms import Memory
 from mozagg2bq_assets.defs.keys import job_name
+from mozagg2bq_assets.defs.partitions import range_tags
 from mozagg2bq_assets.model.partitions import Stage
 from mozagg2bq_assets_tests.helpers.proxies import Answer, HttpProxy, Request, http_proxy
-from mozagg2bq_assets_tests.helpers.runs import DAYS, TYPE, Pipeline, merge, range_tags
+from mozagg2bq_assets_tests.helpers.runs import DAYS, TYPE, Pipeline, merge
 
 FIRST, SECOND, THIRD = DAYS
 TABLE = "build_id_nightly_73_20191202"

@@ -16,6 +16,7 @@ from dagster import (
 
 from mozagg2bq_assets.defs.keys import UP_TO_DATE, job_name, source_key
 from mozagg2bq_assets.defs.late_data import LATE_TAG
+from mozagg2bq_assets.defs.partitions import RANGE_END, RANGE_START, range_tags
 from mozagg2bq_assets_tests.helpers.runs import DAYS, TYPE, Pipeline, merge, schedule_context
 
 FIRST, SECOND, THIRD = DAYS
@@ -57,7 +58,7 @@ def ranges(result: SensorResult | SkipReason) -> list[tuple[str, str]]:
     """First and last day of each requested run."""
     assert isinstance(result, SensorResult)
     tags = [request.tags for request in result.run_requests or []]
-    return [(each["dagster/asset_partition_range_start"], each["dagster/asset_partition_range_end"]) for each in tags]
+    return [(each[RANGE_START], each[RANGE_END]) for each in tags]
 
 
 def evaluation(result: SensorResult | SkipReason) -> AssetCheckEvaluation:
@@ -69,7 +70,7 @@ def evaluation(result: SensorResult | SkipReason) -> AssetCheckEvaluation:
     return event
 
 
-ALL = {"dagster/asset_partition_range_start": str(FIRST), "dagster/asset_partition_range_end": str(THIRD)}
+ALL = range_tags(DAYS)
 
 
 def requests_of(result: SensorResult | SkipReason) -> list[RunRequest]:
@@ -154,11 +155,11 @@ def test_every_day(
     definitions: Definitions, instance: DagsterInstance, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Yesterday and the days before it that nothing is loaded of, as stretches; days that are loaded are left alone."""
-    assert launch(definitions, instance, ALL | {"dagster/asset_partition_range_start": str(SECOND)})
+    assert launch(definitions, instance, ALL | {RANGE_START: str(SECOND)})
     context = schedule_context(definitions, instance, datetime(2019, 12, 6, 6, tzinfo=UTC))
     requests = definitions.get_schedule_def(f"{job_name(TYPE)}_schedule")(context)
     tags = [request.tags for request in requests]  # type: ignore[union-attr]
-    found = [(each["dagster/asset_partition_range_start"], each["dagster/asset_partition_range_end"]) for each in tags]
+    found = [(each[RANGE_START], each[RANGE_END]) for each in tags]
     assert found == [("2019-11-29", str(FIRST)), ("2019-12-04", "2019-12-05")]
 
 

@@ -11,7 +11,7 @@ from mozagg2bq_assets.bigquery import warehouse as warehouse_module
 from mozagg2bq_assets.postgres import connection
 from mozagg2bq_assets.postgres.connection import Postgres
 from mozagg2bq_assets_tests.faults.harness import Harness, is_long
-from mozagg2bq_assets_tests.helpers.proxies import HttpProxy, http_proxy, tcp_proxy
+from mozagg2bq_assets_tests.helpers.proxies import HttpProxy, tcp_proxy
 from mozagg2bq_assets_tests.helpers.runs import Pipeline
 
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
@@ -23,6 +23,7 @@ BEGIN, END = "<!-- the suite writes from here -->", "<!-- to here -->"
 def harness(
     pipeline: Pipeline,
     source: Postgres,
+    s3: HttpProxy,
     service: HttpProxy,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -34,10 +35,7 @@ def harness(
     monkeypatch.setattr(warehouse_module, "UPLOAD_RETRIES", 0)
     hurried = {"keepalives_idle": 1, "keepalives_interval": 1, "keepalives_count": 2, "tcp_user_timeout": 3000}
     monkeypatch.setattr(connection, "KEEPALIVES", connection.KEEPALIVES | hurried)
-    with (
-        tcp_proxy(f"{source.host}/.s.PGSQL.{source.port}") as network,
-        http_proxy(pipeline.lake.client.meta.endpoint_url) as s3,
-    ):
+    with tcp_proxy(f"{source.host}/.s.PGSQL.{source.port}") as network:
         yield Harness(pipeline, source, network, s3, service, tmp_path / "work", record_property)
 
 

@@ -7,7 +7,7 @@ nothing is left behind. Without it every day is exact.
 import json
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
@@ -242,6 +242,23 @@ def done_but(answer: Answer) -> Make:
         return answer
 
     return make
+
+
+def answered(
+    area: str,
+    proxy: Literal["s3", "bigquery"],
+    requests: Mapping[str, tuple[Callable[[Request], bool], tuple[Stage, ...]]],
+    answers: Mapping[str, tuple[Make, bool]],
+) -> Iterator[Injection]:
+    """Every answer to every request, once and for good. `requests` have the stages that are run to see them.
+
+    `answers` say whether it may be well a moment later: then no day may fail of one.
+    """
+    for request, (matching, stages) in requests.items():
+        for answer, (make, passing) in answers.items():
+            for times in (1, 10**6):
+                inject = answering(proxy, matching, make, times)
+                yield Injection(f"{area}: {request}, {answer}", inject, passing and times == 1, stages)
 
 
 def parametrized(injections: Sequence[Injection], count: int) -> pytest.MarkDecorator:

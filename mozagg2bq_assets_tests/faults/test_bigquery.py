@@ -1,15 +1,16 @@
 """BigQuery that is away, overloaded, refuses, or whose answers are cut, lost or somebody else's."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
+from mozagg2bq_assets.model.partitions import Stage
 from mozagg2bq_assets_tests.faults.harness import (
     Harness,
     Injection,
     Make,
-    answering,
+    answered,
     check,
     done_but,
     parametrized,
@@ -17,16 +18,17 @@ from mozagg2bq_assets_tests.faults.harness import (
 )
 from mozagg2bq_assets_tests.helpers.proxies import Answer, Request
 
-REQUESTS: dict[str, Callable[[Request], bool]] = {
-    "look at the table": request_of("GET", r"/tables/\w+\?"),
-    "look at the dataset": request_of("GET", r"/datasets/\w+\?"),
-    "make the dataset": request_of("POST", r"/datasets\?"),
-    "make the table": request_of("POST", r"/tables\?"),
-    "begin an upload": request_of("POST", "/upload/"),
-    "bytes of an upload": request_of("PUT", "/upload/"),
-    "look at a job": request_of("GET", r"/jobs/"),
-    "begin a query": request_of("POST", r"(?<!upload/bigquery/v2)/projects/\w+/(jobs|queries)\?"),
-    "results of a query": request_of("GET", r"/queries/"),
+ALL = tuple(Stage)
+REQUESTS: dict[str, tuple[Callable[[Request], bool], tuple[Stage, ...]]] = {
+    "look at the table": (request_of("GET", r"/tables/\w+\?"), ALL),
+    "look at the dataset": (request_of("GET", r"/datasets/\w+\?"), ALL),
+    "make the dataset": (request_of("POST", r"/datasets\?"), ALL),
+    "make the table": (request_of("POST", r"/tables\?"), ALL),
+    "begin an upload": (request_of("POST", "/upload/"), ALL),
+    "bytes of an upload": (request_of("PUT", "/upload/"), ALL),
+    "look at a job": (request_of("GET", r"/jobs/"), ALL),
+    "begin a query": (request_of("POST", r"(?<!upload/bigquery/v2)/projects/\w+/(jobs|queries)\?"), ALL),
+    "results of a query": (request_of("GET", r"/queries/"), ALL),
 }
 
 
@@ -54,16 +56,8 @@ ANSWERS: dict[str, tuple[Make, bool]] = {
 }
 
 
-def _injections() -> Iterator[Injection]:
-    for request, matching in REQUESTS.items():
-        for answer, (make, passing) in ANSWERS.items():
-            for times in (1, 10**6):
-                inject = answering("bigquery", matching, make, times)
-                yield Injection(f"BigQuery: {request}, {answer}", inject, passing and times == 1)
-
-
 @pytest.mark.stress
-@parametrized(list(_injections()), 12)
+@parametrized(list(answered("BigQuery", "bigquery", REQUESTS, ANSWERS)), 12)
 def test_bigquery(harness: Harness, injection: Injection) -> None:
     """Once, and for good."""
     check(harness, injection)

@@ -21,7 +21,7 @@ from dagster import (
 from hypothesis import settings
 
 from mozagg2bq_assets.defs.keys import job_name, stage_key
-from mozagg2bq_assets.defs.partitions import range_tags
+from mozagg2bq_assets.defs.partitions import RANGE_END, RANGE_START, range_tags
 from mozagg2bq_assets.local import sample
 from mozagg2bq_assets.model.partitions import DayRange, Partition, Stage
 from mozagg2bq_assets.model.tables import AggregateType
@@ -83,7 +83,7 @@ class World:
             if event.asset_key == key
         }
         self.loads.update(loaded)
-        first, last = (date.fromisoformat(tags[f"dagster/asset_partition_range_{end}"]) for end in ("start", "end"))
+        first, last = (date.fromisoformat(tags[name]) for name in (RANGE_START, RANGE_END))
         asked = {Partition(aggregate_type, day) for day in DayRange(first, last + timedelta(days=1))}
         self.failures.update(asked - loaded)
 

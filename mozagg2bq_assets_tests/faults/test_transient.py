@@ -29,7 +29,7 @@ from mozagg2bq_assets.pipeline.result import StageResult
 from mozagg2bq_assets.pipeline.source import open_source
 from mozagg2bq_assets.postgres.connection import Postgres
 from mozagg2bq_assets.settings import read_postgres
-from mozagg2bq_assets_tests.helpers.proxies import Answer, HttpProxy, Request, TcpProxy, http_proxy, tcp_proxy
+from mozagg2bq_assets_tests.helpers.proxies import Answer, HttpProxy, Request, TcpProxy, tcp_proxy
 from mozagg2bq_assets_tests.helpers.runs import DAYS, TYPE, Pipeline
 
 PARTITIONS = [Partition(TYPE, day) for day in DAYS]
@@ -38,13 +38,6 @@ PARTITIONS = [Partition(TYPE, day) for day in DAYS]
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patience, "FIRST_PAUSE_SECONDS", 0.1)
-
-
-@pytest.fixture
-def s3(lake: Lake) -> Iterator[HttpProxy]:
-    """A proxy before the lake."""
-    with http_proxy(lake.client.meta.endpoint_url) as proxy:
-        yield proxy
 
 
 @pytest.fixture

@@ -3,10 +3,12 @@
 import json
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from uuid import uuid4
 
 import psycopg
 from dagster import (
@@ -20,12 +22,20 @@ from dagster import (
 
 from mozagg2bq_assets.bigquery.warehouse import Warehouse
 from mozagg2bq_assets.defs.keys import job_name, stage_key
+from mozagg2bq_assets.defs.partitions import range_tags
 from mozagg2bq_assets.lake.manifest import AnyManifest, ParquetManifest
 from mozagg2bq_assets.lake.store import MANIFEST, Lake
+from mozagg2bq_assets.lake.writer import LakeWriter
 from mozagg2bq_assets.local import sample
 from mozagg2bq_assets.model.partitions import DayRange, Partition, Stage
+from mozagg2bq_assets.model.runs import Run
 from mozagg2bq_assets.model.tables import AggregateType
+from mozagg2bq_assets.parquet.converter import DuckDBConverter
+from mozagg2bq_assets.pipeline.ingest import Services, ingest
 from mozagg2bq_assets.pipeline.reconcile import Report, reconcile
+from mozagg2bq_assets.pipeline.result import StageResult
+from mozagg2bq_assets.pipeline.source import open_source
+from mozagg2bq_assets.settings import read_postgres
 from mozagg2bq_assets_tests.helpers.rows import Rows, parquet_rows
 
 TYPE = AggregateType.BUILD_ID
@@ -68,6 +78,16 @@ class Pipeline(NamedTuple):
                     raise_on_error=False,
                 )
             )
+
+    def ingest(self, folder: Path, days: Iterable[date] = DAYS, versions: int = 1, **changes: Any) -> list[StageResult]:
+        """All stages of some days, without Dagster; a run of its own, to which all others have ended."""
+        run_id = str(uuid4())
+        writer = LakeWriter(self.lake, Run(run_id, run_id), lambda _: False, versions=versions)
+        services = Services(
+            writer, open_source(read_postgres()), DuckDBConverter(folder / Stage.PARQUET), self.warehouse
+        )
+        partitions = [Partition(TYPE, day) for day in days]
+        return list(ingest(partitions, list(Stage), replace(services, **changes), folder))
 
     def reconcile(self, days: DayRange = DAYS) -> Report:
         """Everything against everything, with the source's rows counted."""
@@ -159,12 +179,6 @@ def schedule_context(
     )
     _CONTEXTS.append(context)
     return context
-
-
-def range_tags(days: DayRange) -> dict[str, str]:
-    """Tags of a run of all those days."""
-    first, *_, last = (str(day) for day in (days.start, *days))
-    return {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
 
 
 def job_command(aggregate_type: AggregateType, days: DayRange, **tags: str) -> tuple[str, ...]:

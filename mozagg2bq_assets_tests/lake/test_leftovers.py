@@ -1,8 +1,5 @@
 """What runs that were killed have left in the lake, for all days, and the command that removes it."""
 
-import os
-import subprocess
-import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,6 +10,7 @@ from mozagg2bq_assets.lake.store import MANIFEST, Lake
 from mozagg2bq_assets.lake.writer import LakeWriter, new_version
 from mozagg2bq_assets.model.partitions import Partition, Stage
 from mozagg2bq_assets.model.runs import Run
+from mozagg2bq_assets_tests.helpers.cli import run
 from mozagg2bq_assets_tests.helpers.manifests import PARTITION, TYPE, parquet_manifest
 
 NEVER_COMMITTED = Partition(TYPE, PARTITION.day + timedelta(days=1))
@@ -51,9 +49,7 @@ def commit(lake: Lake, path: Path, run_id: str) -> ParquetManifest:
 
 def clean(*arguments: str, max_hours: str = "0.00001") -> tuple[int, str, str]:
     """Run the command; without hours, whatever was stored before this moment is old."""
-    command = (str(Path(sys.executable).parent / "mozagg2bq"), "lake", "clean", *arguments)
-    environment = {**os.environ, "MAX_RUN_HOURS": max_hours}
-    result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    result = run("lake", "clean", *arguments, MAX_RUN_HOURS=max_hours)
     return result.returncode, result.stdout, result.stderr
 
 

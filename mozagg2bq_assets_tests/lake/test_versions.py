@@ -1,21 +1,13 @@
 """Versions that are kept, and the commands that list, check and restore them."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from mozagg2bq_assets.lake.manifest import DumpManifest, LoadManifest, ParquetManifest
 from mozagg2bq_assets.lake.versions import complete_versions
-from mozagg2bq_assets.lake.writer import LakeWriter
 from mozagg2bq_assets.model.partitions import DayRange, Partition, Stage
-from mozagg2bq_assets.model.runs import Run
-from mozagg2bq_assets.parquet.converter import DuckDBConverter
-from mozagg2bq_assets.pipeline.ingest import Services, ingest
-from mozagg2bq_assets.pipeline.source import open_source
-from mozagg2bq_assets.settings import read_postgres
+from mozagg2bq_assets_tests.helpers.cli import run
 from mozagg2bq_assets_tests.helpers.runs import DAYS, TYPE, Pipeline, merge
 
 DAY = list(DAYS)[1]
@@ -25,10 +17,7 @@ ARGUMENTS = ("--aggregate-type", "build_id", "--date", str(DAY))
 
 def lake(command: str, *arguments: str) -> tuple[int, str, str]:
     """Status, output and errors of `mozagg2bq lake …` for the day."""
-    name = str(Path(sys.executable).with_name("mozagg2bq"))
-    result = subprocess.run(
-        (name, "lake", command, *ARGUMENTS, *arguments), capture_output=True, text=True, check=False, env=os.environ
-    )
+    result = run("lake", command, *ARGUMENTS, *arguments)
     return result.returncode, result.stdout, result.stderr
 
 
@@ -38,11 +27,7 @@ def three_times(pipeline: Pipeline, tmp_path: Path) -> Pipeline:
     for submission_date in ("", "20191220", "20191221"):
         if submission_date:
             merge(pipeline.source, "build_id_nightly_73_20191202", submission_date)
-        run_id = f"run-{submission_date}"
-        writer = LakeWriter(pipeline.lake, Run(run_id, run_id), lambda _: False, versions=2)
-        converter = DuckDBConverter(tmp_path / Stage.PARQUET)
-        services = Services(writer, open_source(read_postgres()), converter, pipeline.warehouse)
-        assert not [result.error for result in ingest([PARTITION], list(Stage), services, tmp_path) if result.error]
+        assert [result.error for result in pipeline.ingest(tmp_path, [DAY], versions=2)] == [None] * 3
     return pipeline
 
 

@@ -9,7 +9,7 @@ from mozagg2bq_assets.lake.manifest import ParquetManifest
 from mozagg2bq_assets.model.files import describe
 from mozagg2bq_assets.model.partitions import DayRange
 from mozagg2bq_assets.pipeline.report import reports
-from mozagg2bq_assets_tests.cli.test_commands import run
+from mozagg2bq_assets_tests.helpers.cli import run
 from mozagg2bq_assets_tests.helpers.rows import Row, fill
 from mozagg2bq_assets_tests.helpers.runs import DAYS, TYPE, Pipeline
 

@@ -1,7 +1,6 @@
 """Which days are behind the source: grown, trimmed, shrunk; and what a day that shrank comes to."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,27 +14,14 @@ from mozagg2bq_assets.lake.writer import LakeWriter
 from mozagg2bq_assets.local import sample
 from mozagg2bq_assets.model.partitions import Partition, Stage
 from mozagg2bq_assets.model.runs import Run
-from mozagg2bq_assets.parquet.converter import DuckDBConverter
 from mozagg2bq_assets.pipeline.ingest import Services, ingest
 from mozagg2bq_assets.pipeline.lateness import Lateness, find_late
-from mozagg2bq_assets.pipeline.result import StageResult
 from mozagg2bq_assets.pipeline.source import open_source
 from mozagg2bq_assets.settings import read_postgres
 from mozagg2bq_assets_tests.helpers.runs import DAYS, TYPE, Pipeline, merge
 
 FIRST, SECOND, THIRD = DAYS
 TABLE = "build_id_nightly_73_20191202"
-
-
-def ingested(pipeline: Pipeline, folder: Path, **changes: Any) -> list[StageResult]:
-    """A new run of all days."""
-    run_id = f"run-{datetime.now(UTC).timestamp()}"
-    writer = LakeWriter(pipeline.lake, Run(run_id, run_id), lambda _: False)
-    services = Services(
-        writer, open_source(read_postgres()), DuckDBConverter(folder / Stage.PARQUET), pipeline.warehouse
-    )
-    partitions = [Partition(TYPE, day) for day in DAYS]
-    return list(ingest(partitions, list(Stage), replace(services, **changes), folder))
 
 
 def lateness(pipeline: Pipeline) -> Lateness:
@@ -81,7 +67,7 @@ def trim(pipeline: Pipeline) -> None:
 def test_compared(pipeline: Pipeline, tmp_path: Path, kind: str) -> None:
     """The day is late, held as it is, or neither; once it was ingested again, nothing is behind."""
     change, expected = CHANGES[kind]
-    ingested(pipeline, tmp_path)
+    pipeline.ingest(tmp_path)
     change(pipeline)
     found = lateness(pipeline)
     assert (list(found.late), list(found.shrunk), found.unknown, found.recorded) == (
@@ -90,7 +76,7 @@ def test_compared(pipeline: Pipeline, tmp_path: Path, kind: str) -> None:
         [],
         True,
     )
-    results = ingested(pipeline, tmp_path)
+    results = pipeline.ingest(tmp_path)
     assert [result for result in results if result.error and expected != "shrunk"] == []
     again = lateness(pipeline)
     assert (again.late, list(again.shrunk)) == ({}, [SECOND] if expected == "shrunk" else [])
@@ -98,37 +84,37 @@ def test_compared(pipeline: Pipeline, tmp_path: Path, kind: str) -> None:
 
 def test_trimmed_days_stay(pipeline: Pipeline, tmp_path: Path) -> None:
     """A run over a day that was trimmed, in part or wholly, leaves its rows as they are, and its warning says why."""
-    ingested(pipeline, tmp_path)
+    pipeline.ingest(tmp_path)
     pipeline.source.execute(f"DROP TABLE {TABLE}".encode())
-    results = [result for result in ingested(pipeline, tmp_path) if result.partition.day == SECOND]
+    results = [result for result in pipeline.ingest(tmp_path) if result.partition.day == SECOND]
     assert [result.error for result in results] == [None] * 3
     assert "1 of its tables were trimmed from the source since" in str(results[0].warning)
     trim(pipeline)
-    ingested(pipeline, tmp_path)
+    pipeline.ingest(tmp_path)
     assert pipeline.warehouse.count_partition(Partition(TYPE, SECOND)).total == 250
 
 
 @pytest.mark.parametrize("statement", [f"DELETE FROM {TABLE} WHERE ctid = '(0,1)'", f"TRUNCATE {TABLE}"])
 def test_a_day_that_shrinks(pipeline: Pipeline, tmp_path: Path, statement: str) -> None:
     """It is held back by name, the version before stays everywhere, and other days are done; until it is accepted."""
-    ingested(pipeline, tmp_path)
+    pipeline.ingest(tmp_path)
     before = pipeline.manifest(DumpManifest, SECOND)
     pipeline.source.execute(statement.encode())
-    (failed,) = [result for result in ingested(pipeline, tmp_path) if result.error]
+    (failed,) = [result for result in pipeline.ingest(tmp_path) if result.error]
     assert (failed.partition.day, failed.stage) == (SECOND, Stage.RAW_DUMP)
     assert isinstance(failed.error, DataError)
     assert f"held back, as the day has shrunk: {TABLE} had" in str(failed.error)
     assert pipeline.manifest(DumpManifest, SECOND) == before
     assert pipeline.warehouse.count_partition(Partition(TYPE, SECOND)).total == 250
-    assert [result.error for result in ingested(pipeline, tmp_path, accept_shrink=True)] == [None] * 9
+    assert [result.error for result in pipeline.ingest(tmp_path, accept_shrink=True)] == [None] * 9
     assert pipeline.reconcile().differences == []
 
 
 def test_a_table_that_is_lost(pipeline: Pipeline, tmp_path: Path) -> None:
     """A table that is gone with its record is no trimmed one."""
-    ingested(pipeline, tmp_path)
+    pipeline.ingest(tmp_path)
     CHANGES["a table is dropped with its record"][0](pipeline)
-    (failed,) = [result for result in ingested(pipeline, tmp_path) if result.error]
+    (failed,) = [result for result in pipeline.ingest(tmp_path) if result.error]
     assert f"{TABLE} is gone" in str(failed.error)
 
 
@@ -139,11 +125,7 @@ def test_without_records(empty_pipeline: Pipeline, tmp_path: Path) -> None:
     for day in days:
         sample.create_table(empty_pipeline.source, f"build_id_nightly_73_{day:%Y%m%d}")
         sample.insert(empty_pipeline.source, f"build_id_nightly_73_{day:%Y%m%d}", sample.EDGE_ROWS)
-    writer = LakeWriter(empty_pipeline.lake, Run("run", "run"), lambda _: False)
-    converter = DuckDBConverter(tmp_path / Stage.PARQUET)
-    services = Services(writer, open_source(read_postgres()), converter, empty_pipeline.warehouse)
-    results = list(ingest([Partition(TYPE, day) for day in days], list(Stage), services, tmp_path))
-    assert [result.error for result in results] == [None] * 6
+    assert [result.error for result in empty_pipeline.ingest(tmp_path, days)] == [None] * 6
     assert (lateness(empty_pipeline).late, lateness(empty_pipeline).recorded) == ({}, False)
     for day in days:
         sample.insert(empty_pipeline.source, f"build_id_nightly_73_{day:%Y%m%d}", sample.EDGE_ROWS[:1])
@@ -167,11 +149,11 @@ def test_a_day_that_is_young(empty_pipeline: Pipeline, tmp_path: Path) -> None:
 
 def test_a_manifest_is_read_once(pipeline: Pipeline, tmp_path: Path) -> None:
     """Until it changes."""
-    ingested(pipeline, tmp_path)
+    pipeline.ingest(tmp_path)
     cache = ManifestCache()
     before = cache.manifests(pipeline.lake, LoadManifest, TYPE)
     merge(pipeline.source, TABLE, "20191205")
-    ingested(pipeline, tmp_path)
+    pipeline.ingest(tmp_path)
     read: list[Partition] = []
 
     class Counting(type(pipeline.lake)):  # type: ignore[misc]

@@ -38,6 +38,7 @@ def test_everything_is_granted(pipeline: Pipeline) -> None:
             "GRANT pg_read_all_data TO telemetry",
             ["count and lock a table", "read table_update_dates", "snapshot, and pg_dump of a day"],
         ),
+        ("DROP TABLE table_update_dates", "SELECT 1", []),  # nothing to grant, as nothing is recorded
         (
             "ALTER ROLE telemetry NOLOGIN",
             "ALTER ROLE telemetry LOGIN",
@@ -54,7 +55,7 @@ def test_source(
         status, lines, _ = doctor()
     finally:
         administrator.execute(undo.encode())
-    assert status == 1
+    assert status == bool(tried)
     assert all(f"PostgreSQL: {what}" in line for what, line in zip(tried, fails(lines), strict=True))
     assert all("(needs: GRANT" in line for line in fails(lines))
 

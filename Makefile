@@ -30,7 +30,7 @@ test: install
 	$(BIN)/pytest
 
 test-long: install
-	$(BIN)/pytest --hypothesis-profile=long
+	$(BIN)/pytest --hypothesis-profile=long -o faulthandler_timeout=7200
 
 # SECTION=eras and the like run one part of it.
 bench: install .venv-dlt/installed

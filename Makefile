@@ -4,7 +4,7 @@ BIN := .venv/bin
 DLT := dlt[parquet,sql_database]==1.31.0 connectorx==0.4.6 psycopg2-binary==2.9.13 "sqlalchemy<2.1"
 EMULATOR := bqemulator duckdb-extensions duckdb-extension-icu duckdb-extension-spatial numpy
 
-.PHONY: install demo dev test test-long bench spark-archive lint clean
+.PHONY: install demo dev notebook test test-long bench spark-archive lint clean
 
 install: .venv/installed .venv-bigquery/installed
 
@@ -25,6 +25,10 @@ demo: install
 
 dev: install
 	$(BIN)/python -m mozagg2bq_assets.local.dev '$(PORT)'
+
+notebook: install
+	$(BIN)/mozagg2bq local up
+	. .local/env && exec jupyter lab notebooks/explore.ipynb
 
 test: install
 	$(BIN)/pytest

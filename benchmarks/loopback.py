@@ -14,7 +14,7 @@ LOOPBACK = "host all all 127.0.0.1/32 scram-sha-256\n"
 
 @contextmanager
 def listening(server: PostgresServer) -> Iterator[int]:
-    """Have it listen on that port for as long as the block lasts, and nowhere else."""
+    """Have it listen on a free loopback port, which is yielded, for as long as the block lasts."""
     port = free_port()
     (server.data_dir / "pg_hba.conf").write_text(ACCESS + LOOPBACK)
     try:

@@ -2,7 +2,8 @@
 
     python -m benchmarks.on_spark MASTER TYPE DAYS
 
-The lake has to hold the dumps, as `benchmarks.ingest_days` leaves them. No days are no work: what Spark takes to start.
+The lake has to hold the dumps, as `benchmarks.ingest_days` leaves them. With DAYS = 0 it only starts Spark and stops
+it, to time that.
 """
 
 import os

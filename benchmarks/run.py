@@ -1,6 +1,7 @@
-"""`make bench`: everything that the README gives a figure for, side by side, as one table. Takes an hour.
+"""`make bench`: the figures of the README's table of performance, side by side. Takes an hour.
 
-`make bench SECTION=eras` is that part alone (or start, catalog, one_day; the others need `one_day` before them).
+`make bench SECTION=eras` is that part alone. Any works alone but `ten_days`, which needs `one_day` before it, and
+`on_cluster`, which needs both: measure these by running all.
 """
 
 import json
@@ -100,7 +101,7 @@ def one_day(folder: Path) -> Iterator[Sequence[str]]:
 
 
 def eras(folder: Path) -> Iterator[Sequence[str]]:
-    """A full day of each era, and one of twenty shapes mixed; of the first the CPU time that the others are held to."""
+    """A full day of each era, and one of twenty shapes mixed; compares the CPU time of each with that of the first."""
     first = 0.0
     for era, day in ERAS.items():
         dump(folder / "ours", SUBMISSION, day)

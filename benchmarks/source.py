@@ -42,7 +42,7 @@ def prepare(connection: psycopg.Connection) -> Iterator[str]:
 # A full day of each era of the source, and one whose rows have all shapes that the query below makes.
 ERAS = {"2019": FIRST_DAY, "2017": date(2017, 6, 15), "2016": date(2016, 9, 19), "mixed": date(2018, 6, 1)}
 
-# Twenty shapes: one of five keys left out or none, and one of four kinds of value more.
+# Twenty shapes: one of four keys left out, or none, times one of four members added or replaced.
 MIXED = sql.SQL("""
 CREATE TABLE {target} AS SELECT (
     dimensions - coalesce((ARRAY['os', 'label', 'metric', 'application'])[n % 5], '') || (ARRAY[

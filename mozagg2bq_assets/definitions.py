@@ -18,11 +18,12 @@ from dagster import (
 
 from mozagg2bq_assets.defs.alarms import alarms_sensor
 from mozagg2bq_assets.defs.assets import daily_stages
+from mozagg2bq_assets.defs.histograms import buckets, histograms
 from mozagg2bq_assets.defs.late_data import late_data_sensor, up_to_date
 from mozagg2bq_assets.defs.partitions import daily_partitions
 from mozagg2bq_assets.defs.reconciliation import reconciliation
 from mozagg2bq_assets.defs.resources import resources_from_settings
-from mozagg2bq_assets.defs.schedules import JOBS, RECONCILIATION_JOB, schedules
+from mozagg2bq_assets.defs.schedules import HISTOGRAMS_JOB, JOBS, RECONCILIATION_JOB, schedules
 from mozagg2bq_assets.defs.specs import source_tables
 from mozagg2bq_assets.model.tables import AggregateType
 from mozagg2bq_assets.settings import RunSettings, check_variables
@@ -39,13 +40,16 @@ def defs() -> Definitions:
     daily = daily_partitions(settings.partitions_start)
     return Definitions(
         assets=_with_code_references(
-            [source_tables(t) for t in AggregateType] + [daily_stages(t, daily, settings) for t in AggregateType]
+            [source_tables(t) for t in AggregateType]
+            + [daily_stages(t, daily, settings) for t in AggregateType]
+            + [histograms(t) for t in AggregateType]
         ),
         asset_checks=[
             *(reconciliation(t, settings.partitions_start) for t in AggregateType),
             *(up_to_date(t) for t in AggregateType),
+            *(buckets(t, settings.partitions_start) for t in AggregateType),
         ],
-        jobs=[*JOBS, RECONCILIATION_JOB],
+        jobs=[*JOBS, RECONCILIATION_JOB, HISTOGRAMS_JOB],
         schedules=schedules(daily, settings),
         sensors=[*(late_data_sensor(t, daily) for t in AggregateType), alarms_sensor()],
         resources=resources_from_settings(),

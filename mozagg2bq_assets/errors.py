@@ -43,7 +43,7 @@ class TransientError(OperatorError):
 
 # As other programs say it.
 NO_SPACE = "No space left on device"
-DISK_IS_FULL = "the disk is full: free some room, or set TMPDIR to another disk"
+DISK_IS_FULL = "the disk is full: free some room, or use another disk, by TMPDIR or a command's --output-dir"
 MEMORY_IS_SHORT = "there is not enough memory: run less beside it, or on a larger machine"
 
 
@@ -86,5 +86,5 @@ class Cancelled(Exception):
 
 Value = TypeVar("Value")
 
-# What was made of one partition, or why it was not: the error of one is passed on as a value, so it costs no other.
+# What was made of one partition, or why it was not: the error of one is passed on as a value, so others go on.
 Attempt: TypeAlias = Value | OperatorError

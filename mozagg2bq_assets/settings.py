@@ -141,7 +141,7 @@ class SparkSettings(Settings):
     archive: FilePath | None = Field(
         None,
         validation_alias="SPARK_ARCHIVE",
-        description="What executors need that lack this package: `make spark-archive` makes it.",
+        description="The archive for executors that lack this package; `make spark-archive` makes it.",
     )
 
 
@@ -169,10 +169,15 @@ class RunSettings(Settings):
         ge=0,
         allow_inf_nan=False,
         validation_alias="OUTAGE_PATIENCE_SECONDS",
-        description="Seconds that a step pauses for together while a service is away.",
+        description="How many seconds a step may spend in pauses, in all, before it fails because a service is away or"
+        " overloaded.",
     )
     dump_jobs: int = Field(
-        2, ge=1, le=64, validation_alias="DUMP_JOBS", description="Connections that read the source at once."
+        2,
+        ge=1,
+        le=64,
+        validation_alias="DUMP_JOBS",
+        description="Connections by which pg_dump reads rows at once; a run has a few more.",
     )
     lake_versions: int = Field(
         2, ge=1, validation_alias="LAKE_VERSIONS", description="Versions of each stage and day that the lake keeps."
@@ -188,7 +193,7 @@ class RunSettings(Settings):
         ge=0,
         allow_inf_nan=False,
         validation_alias="SOURCE_GRACE_HOURS",
-        description="Hours after its end until a day without source counts as empty; until then it fails.",
+        description="Hours after the end of a day during which a day without rows fails; later it counts as empty.",
     )
     days_in_flight: int = Field(
         16,

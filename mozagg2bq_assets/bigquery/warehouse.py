@@ -4,32 +4,20 @@ Tables are partitioned by ingestion time, by day: a load into `table$YYYYMMDD` r
 and free of charge, and `_PARTITIONDATE` then is the date of the aggregate.
 """
 
-import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from itertools import count
 from pathlib import Path
 from threading import Lock
-from urllib.parse import urlsplit
 from uuid import uuid4
 
-from google.api_core.exceptions import (
-    Conflict,
-    GoogleAPICallError,
-    GoogleAPIError,
-    NotFound,
-    RetryError,
-    ServerError,
-    TooManyRequests,
-)
-from google.auth.exceptions import GoogleAuthError, TransportError
+from google.api_core.exceptions import Conflict, NotFound
 from google.cloud import bigquery
 from google.cloud.bigquery.retry import DEFAULT_RETRY
-from requests.exceptions import InvalidSchema, InvalidURL, JSONDecodeError, MissingSchema, RequestException
 
-from mozagg2bq_assets.errors import TransientError, UserError, brief
+from mozagg2bq_assets.bigquery.errors import bigquery_errors
+from mozagg2bq_assets.errors import UserError, brief
 from mozagg2bq_assets.model.columns import COLUMNS
 from mozagg2bq_assets.model.content import ContentSum, ContentSums
 from mozagg2bq_assets.model.counts import ChannelCounts
@@ -37,7 +25,8 @@ from mozagg2bq_assets.model.partitions import DayRange, Partition
 from mozagg2bq_assets.model.tables import AggregateType
 from mozagg2bq_assets.settings import BigQuerySettings
 
-# The client would otherwise try for ten minutes to reach a server that is not there, in silence. We try again longer.
+# The client would try for ten minutes to reach a server that is not there, in silence. `Patience` tries for longer, and
+# says so.
 RETRY = DEFAULT_RETRY.with_timeout(8)
 UPLOAD_RETRIES = 2
 
@@ -72,13 +61,21 @@ class Warehouse:
         """`project.dataset.table` of a type."""
         return f"{self.client.project}.{self.dataset}.{aggregate_type}_{self.kind}"
 
+    def view_id(self, aggregate_type: AggregateType) -> str:
+        """`project.dataset.view` of a type's histograms."""
+        return f"{self.client.project}.{self.dataset}.{aggregate_type}_histograms"
+
     def partition_id(self, partition: Partition) -> str:
         """`project.dataset.table$YYYYMMDD` of a partition."""
         return f"{self.table_id(partition.aggregate_type)}${partition.ds_nodash}"
 
     def has_table(self, aggregate_type: AggregateType) -> bool:
         """Whether the type's table has been made."""
-        return self._table(aggregate_type) is not None
+        return self._table(self.table_id(aggregate_type)) is not None
+
+    def has_view(self, aggregate_type: AggregateType) -> bool:
+        """Whether the view of the type's histograms has been made."""
+        return self._table(self.view_id(aggregate_type)) is not None
 
     def load(
         self, partition: Partition, parquet: Path, job_id: str, uploaded: Callable[[], None] = lambda: None
@@ -132,7 +129,7 @@ class Warehouse:
             f" FROM `{self.table_id(partition.aggregate_type)}` WHERE _PARTITIONDATE = @day GROUP BY name"
         )
         parameter = bigquery.ScalarQueryParameter("day", "DATE", partition.day)
-        rows = self._query(partition.aggregate_type, query, [parameter])
+        rows = self.query(partition.aggregate_type, query, [parameter])
         return ChannelCounts({row["name"]: row["row_count"] for row in rows})
 
     def count_days(self, aggregate_type: AggregateType, days: DayRange) -> dict[date, int]:
@@ -146,14 +143,14 @@ class Warehouse:
         )
         if not self.has_table(aggregate_type):
             return {}
-        return {row["day"]: row["row_count"] for row in self._query(aggregate_type, query, _bounds(days))}
+        return {row["day"]: row["row_count"] for row in self.query(aggregate_type, query, _bounds(days))}
 
     def content_sums(self, aggregate_type: AggregateType, days: DayRange) -> dict[date, ContentSums]:
         """Sums, as `model.content` has them, of each of those days by `channel version`. Empty without a table."""
         if not self.has_table(aggregate_type):
             return {}
         sums: dict[date, dict[str, ContentSum]] = {}
-        for row in self._query(aggregate_type, _content_query(self.table_id(aggregate_type)), _bounds(days)):
+        for row in self.query(aggregate_type, _content_query(self.table_id(aggregate_type)), _bounds(days)):
             sums.setdefault(row["day"], {})[row["name"]] = ContentSum(row["row_count"], row["first"], row["second"])
         return dict(sums)
 
@@ -166,19 +163,20 @@ class Warehouse:
             query = _content_query(self.table_id(aggregate_type))
             return int(self.client.query(query, job_config=config, retry=RETRY).total_bytes_processed or 0)
 
-    def _query(
-        self, aggregate_type: AggregateType, query: str, parameters: list[bigquery.ScalarQueryParameter]
+    def query(
+        self, aggregate_type: AggregateType, query: str, parameters: Sequence[bigquery.ScalarQueryParameter]
     ) -> list[bigquery.Row]:
-        config = bigquery.QueryJobConfig(query_parameters=parameters)
+        """The rows of a query on a type's table or view."""
+        config = bigquery.QueryJobConfig(query_parameters=list(parameters))
         with bigquery_errors(self.table_id(aggregate_type)):
-            # What asks for counts is patient itself, so the client does not begin a job again.
+            # A run tries again by itself, so the client does not begin a job again.
             job = self.client.query(query, job_config=config, retry=RETRY, job_retry=None)
             return list(job.result(retry=RETRY, job_retry=None))
 
-    def _table(self, aggregate_type: AggregateType) -> bigquery.Table | None:
-        with bigquery_errors(self.table_id(aggregate_type)):
+    def _table(self, name: str) -> bigquery.Table | None:
+        with bigquery_errors(name):
             try:
-                return self.client.get_table(self.table_id(aggregate_type), retry=RETRY)
+                return self.client.get_table(name, retry=RETRY)
             except NotFound:
                 return None
 
@@ -189,7 +187,7 @@ class Warehouse:
 
     def ensure_table(self, aggregate_type: AggregateType) -> bigquery.Table:
         """Create dataset and table on first use. Raises UserError for a table that is not as it should be."""
-        table = self._table(aggregate_type)
+        table = self._table(self.table_id(aggregate_type))
         if table is None:
             table = bigquery.Table(self.table_id(aggregate_type), schema=SCHEMA)
             table.time_partitioning = bigquery.TimePartitioning(type_=bigquery.TimePartitioningType.DAY)
@@ -255,66 +253,3 @@ def open_warehouse(settings: BigQuerySettings) -> Warehouse:
     except ValueError as error:
         reason = brief(str(error))
         raise UserError(f"BigQuery, credentials: {reason}; check GOOGLE_APPLICATION_CREDENTIALS") from error
-
-
-@contextmanager
-def bigquery_errors(what: str) -> Iterator[None]:
-    """TransientError or UserError in place of what BigQuery's client raises."""
-    try:
-        yield
-    except (GoogleAPIError, GoogleAuthError, RequestException) as error:
-        # What the client has met at last, when it has tried again in vain.
-        last = (error.cause if isinstance(error, RetryError) else None) or error
-        if _is_transient(error):
-            raise TransientError(f"BigQuery, {what}, is away or overloaded: {_reason(last)}{_place(last)}") from error
-        raise UserError(f"BigQuery, {what}: {_reason(last)}; {_remedy(last)}") from error
-
-
-def _reason(error: Exception) -> str:
-    """The cause, in a line. Google's client tells of a lost connection in a paragraph that has the error's number."""
-    if isinstance(error, JSONDecodeError):
-        return "its answer is no JSON"
-    text = re.sub(r"^[A-Z]+ https?://\S+: ", "", str(getattr(error, "message", None) or error))
-    number = re.search(r"\[Errno -?\d+\] [\w ]+", text)
-    return number[0] if number else brief(text)
-
-
-def _place(error: Exception) -> str:
-    """Where the request has gone, if that is known and not Google."""
-    request = error.request if isinstance(error, RequestException) else None
-    host = urlsplit((request.url if request else None) or "").netloc
-    return f", at {host}: check BIGQUERY_EMULATOR_HOST" if host and not host.endswith("googleapis.com") else ""
-
-
-def _remedy(error: Exception) -> str:
-    if isinstance(error, GoogleAPICallError) and any(each.get("reason") == "quotaExceeded" for each in error.errors):
-        return "a quota is used up: ask for more, or try again tomorrow"
-    if isinstance(error, _BAD_URL):
-        return "check BIGQUERY_EMULATOR_HOST"
-    if isinstance(error, GoogleAuthError):
-        return "check GOOGLE_APPLICATION_CREDENTIALS"
-    return "check BIGQUERY_PROJECT, BIGQUERY_DATASET and the account's rights"
-
-
-_BAD_URL = (InvalidSchema, InvalidURL, MissingSchema)
-# Why BigQuery may fail a job or refuse a request that it would take later. Not quotaExceeded: that is for a day.
-_PASSING = {"backendError", "internalError", "rateLimitExceeded"}
-_PASSING |= {"jobBackendError", "jobInternalError", "jobRateLimitExceeded"}
-
-
-# A job or a session for an upload was there a moment ago, and has to be asked for again.
-_VANISHED = ("not found: job", "/upload/bigquery/")
-
-
-def _is_transient(error: Exception) -> bool:
-    """Whether BigQuery was away or overloaded, rather than refusing."""
-    if isinstance(error, GoogleAPICallError) and any(each.get("reason") in _PASSING for each in error.errors):
-        return True
-    if isinstance(error, _BAD_URL):
-        return False
-    if isinstance(error, GoogleAuthError) and error.retryable:
-        return True
-    gone = isinstance(error, GoogleAPICallError) and error.code in (404, 410)
-    if gone and any(text in str(error).lower() for text in _VANISHED):
-        return True
-    return isinstance(error, RequestException | RetryError | ServerError | TooManyRequests | TransportError)

@@ -12,7 +12,7 @@ from mozagg2bq_assets.local.stack import Stack
 
 
 def _check_number(_: click.Context, __: click.Parameter, value: float) -> float:
-    # Of NaN, FloatRange finds it neither below nor above a bound.
+    # FloatRange accepts NaN, which is neither below nor above a bound.
     if math.isnan(value):
         raise click.BadParameter("nan is not a number.")
     return value

@@ -83,6 +83,12 @@ def lake() -> None:
     """Look after what the lake holds."""
 
 
+@main.group(cls=LazyGroup, files=dict.fromkeys(("distribution", "evolution", "options"), "query"))
+@debug_option
+def query() -> None:
+    """Ask the dashboard's questions, of BigQuery or of the lake."""
+
+
 @main.group(cls=LazyGroup, files=dict.fromkeys(("up", "down", "status", "seed"), "local"))
 @debug_option
 def local() -> None:

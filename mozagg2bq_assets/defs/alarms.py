@@ -62,7 +62,7 @@ class Memory:
 
     @classmethod
     def read(cls, cursor: str | None) -> "Memory":
-        """Of a cursor that is lost, nothing: then runs are looked at from now on."""
+        """Where the cursor is lost, start empty: runs are looked at from now on."""
         return cls(**json.loads(cursor)) if cursor else cls(_text(datetime.now(UTC)))
 
     def write(self) -> str:

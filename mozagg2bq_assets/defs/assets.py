@@ -48,7 +48,7 @@ class StagesConfig(Config):
     )
     accept_shrink: bool = Field(
         default=False,
-        description="Take days that have fewer rows or tables than the version before as they are.",
+        description="Also take a day that has fewer rows or tables than its earlier version.",
     )
 
 
@@ -143,7 +143,7 @@ def _is_running(instance: DagsterInstance, run_id: str) -> bool | None:
 
 
 def _progress_log(context: AssetExecutionContext) -> Callable[[str], None]:
-    """For the log: of pg_dump's messages the tables it has begun, every few seconds at most; whatever else is said."""
+    """Log all messages but pg_dump's; of those, only that a table has begun, and at most one every few seconds."""
     begun, logged = 0, time.monotonic()
 
     def log(message: str) -> None:

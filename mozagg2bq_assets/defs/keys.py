@@ -8,6 +8,7 @@ from mozagg2bq_assets.model.tables import AggregateType
 ROW_COUNT = "row_count"
 RECONCILIATION = "reconciliation"
 UP_TO_DATE = "up_to_date"
+BUCKETS = "buckets"
 
 
 def source_key(aggregate_type: AggregateType) -> AssetKey:
@@ -18,6 +19,11 @@ def source_key(aggregate_type: AggregateType) -> AssetKey:
 def stage_key(aggregate_type: AggregateType, stage: Stage) -> AssetKey:
     """The asset of a stage."""
     return AssetKey([aggregate_type.value, stage.value])
+
+
+def histograms_key(aggregate_type: AggregateType) -> AssetKey:
+    """The view of a type's histograms."""
+    return AssetKey([aggregate_type.value, "histograms"])
 
 
 def job_name(aggregate_type: AggregateType) -> str:

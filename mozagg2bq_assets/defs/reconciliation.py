@@ -33,7 +33,8 @@ def reconciliation(aggregate_type: AggregateType, start: date) -> AssetChecksDef
     @asset_check(
         asset=source_key(aggregate_type),
         name=RECONCILIATION,
-        description="Source tables, lake and BigQuery have the same tables and rows on every day",
+        description="Every source table is in its day's dump, and dump, Parquet and BigQuery have the same number of"
+        " rows",
     )
     def check(postgres: PostgresResource, lake: LakeResource, bigquery: WarehouseResource) -> AssetCheckResult:
         everything = DayRange(start, datetime.now(UTC).date())

@@ -77,7 +77,8 @@ class WarehouseResource(ConfigurableResource["Warehouse"]):
         # Google's client brings pandas with it, so it is imported by what uses it.
         from dagster_gcp import BigQueryResource
 
-        from mozagg2bq_assets.bigquery.warehouse import Warehouse, bigquery_errors
+        from mozagg2bq_assets.bigquery.errors import bigquery_errors
+        from mozagg2bq_assets.bigquery.warehouse import Warehouse
 
         settings = BigQuerySettings.read(**_values(self))
         with ExitStack() as stack:

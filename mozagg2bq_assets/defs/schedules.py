@@ -1,4 +1,4 @@
-"""A job for each type, of its three stages, and one for the checks over all days. Schedules, in UTC, that launch them.
+"""A job for each type, of its three stages; one for the checks over all days, one for views. Their schedules, in UTC.
 
 Schedules are off until somebody turns them on.
 """
@@ -18,7 +18,7 @@ from dagster import (
     schedule,
 )
 
-from mozagg2bq_assets.defs.keys import RECONCILIATION, job_name, source_key, stage_key
+from mozagg2bq_assets.defs.keys import RECONCILIATION, histograms_key, job_name, source_key, stage_key
 from mozagg2bq_assets.defs.partitions import days_under_way, range_tags, stretches
 from mozagg2bq_assets.defs.resources import LakeResource
 from mozagg2bq_assets.errors import OperatorError
@@ -29,7 +29,7 @@ from mozagg2bq_assets.settings import RunSettings
 
 # The aggregator writes a day's tables in the hours after it ends.
 DAILY = "0 6 * * *"
-RECONCILED = "0 12 * * *"
+NOON = "0 12 * * *"
 
 JOBS = [
     define_asset_job(
@@ -45,13 +45,20 @@ RECONCILIATION_JOB = define_asset_job(
     description="Source, lake and BigQuery against each other, over all days",
 )
 
+HISTOGRAMS_JOB = define_asset_job(
+    "histograms_job",
+    AssetSelection.assets(*(histograms_key(each) for each in AggregateType)),
+    description="The views of histograms, made anew, and a check of the last days' rows",
+)
+
 
 def schedules(daily: DailyPartitionsDefinition, settings: RunSettings) -> list[ScheduleDefinition]:
-    """One for each type, and one for the reconciliation."""
-    reconciled = ScheduleDefinition(
-        job=RECONCILIATION_JOB, cron_schedule=RECONCILED, default_status=DefaultScheduleStatus.STOPPED
-    )
-    return [*(_daily_schedule(each, daily, settings) for each in AggregateType), reconciled]
+    """One for each type, one for the reconciliation, and one for the views."""
+    at_noon = [
+        ScheduleDefinition(job=job, cron_schedule=NOON, default_status=DefaultScheduleStatus.STOPPED)
+        for job in (RECONCILIATION_JOB, HISTOGRAMS_JOB)
+    ]
+    return [*(_daily_schedule(each, daily, settings) for each in AggregateType), *at_noon]
 
 
 def _daily_schedule(

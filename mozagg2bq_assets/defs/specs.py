@@ -1,6 +1,7 @@
 """Specs of the assets and of the row counts: what each depends on, its partitions, and what Dagster shows of it."""
 
 import warnings
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from dagster import (
@@ -14,25 +15,30 @@ from dagster import (
     TableSchema,
 )
 
-from mozagg2bq_assets.defs.keys import ROW_COUNT, source_key, stage_key
-from mozagg2bq_assets.model.columns import COLUMNS
+from mozagg2bq_assets.defs.keys import ROW_COUNT, histograms_key, source_key, stage_key
+from mozagg2bq_assets.model.columns import COLUMNS, VIEW_COLUMNS, Column
 from mozagg2bq_assets.model.partitions import Stage
 from mozagg2bq_assets.model.tables import AggregateType
 from mozagg2bq_assets.settings import BigQuerySettings, LakeSettings
 
 OWNERS = ["team:telemetry"]
 
-COLUMN_SCHEMA = TableSchema(
-    [
-        TableColumn(
-            column.name,
-            column.bigquery_type,
-            column.description,
-            TableColumnConstraints(nullable=column.mode == "NULLABLE"),
-        )
-        for column in COLUMNS
-    ]
-)
+
+def _schema(columns: Iterable[Column]) -> TableSchema:
+    return TableSchema(
+        [
+            TableColumn(
+                column.name,
+                column.bigquery_type if column.mode != "REPEATED" else f"ARRAY<{column.bigquery_type}>",
+                column.description,
+                TableColumnConstraints(nullable=column.mode != "REQUIRED"),
+            )
+            for column in columns
+        ]
+    )
+
+
+COLUMN_SCHEMA, VIEW_SCHEMA = _schema(COLUMNS), _schema(VIEW_COLUMNS)
 
 
 class Shown(NamedTuple):
@@ -99,6 +105,23 @@ def _place(aggregate_type: AggregateType, stage: Stage) -> dict[str, str]:
     return {"dagster/table_name": f"{bigquery['project']}.{bigquery['dataset']}.{aggregate_type}_aggregates"}
 
 
+def view_spec(aggregate_type: AggregateType) -> AssetSpec:
+    """The view of a type's histograms."""
+    place = _place(aggregate_type, Stage.BIGQUERY_TABLE).get("dagster/table_name")
+    name = {"dagster/table_name": place.replace("_aggregates", "_histograms")} if place else {}
+    return AssetSpec(
+        histograms_key(aggregate_type),
+        deps=[stage_key(aggregate_type, Stage.BIGQUERY_TABLE)],
+        description="A view of the BigQuery table, with each histogram's buckets, sum and count as numbers. Materialize"
+        " it once, and after an upgrade",
+        metadata={"dagster/column_schema": VIEW_SCHEMA, **name},
+        group_name=aggregate_type.value,
+        kinds={"bigquery", "view"},
+        owners=OWNERS,
+        tags=_tags(aggregate_type),
+    )
+
+
 def _tags(aggregate_type: AggregateType) -> dict[str, str]:
     return {"aggregate_type": aggregate_type.value}
 
@@ -112,7 +135,8 @@ def check_specs(aggregate_type: AggregateType, daily: DailyPartitionsDefinition)
             AssetCheckSpec(
                 ROW_COUNT,
                 asset=stage_key(aggregate_type, stage),
-                description="Every row of the stage before is there, by table or by channel and version; or a warning",
+                description="Every row of the stage before is there, by table or by channel and version; warns of"
+                " what is unusual",
                 partitions_def=daily,
             )
             for stage in Stage

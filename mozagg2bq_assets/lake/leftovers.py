@@ -103,7 +103,7 @@ def spared_since(max_hours: float) -> datetime:
 def find_leftovers(
     lake: Lake, aggregate_type: AggregateType, max_hours: float, count: int
 ) -> Iterator[StoredVersion | OperatorError]:
-    """Yield the versions, of all days, that are not among the `count` to keep and too old for any run to publish.
+    """Yield the versions, of all days, that are not among the `count` to keep, and are too old for any run to publish.
 
     Where a manifest cannot be read, so that it is not known what it names, the error stands in the place of a version.
     Raises UserError or TransientError where S3 refuses or is away.

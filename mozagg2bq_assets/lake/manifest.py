@@ -23,7 +23,7 @@ class _Model(BaseModel):
 
 
 class _Sourced(_Model):
-    """`source` is the partition's state in the dumped snapshot; versions before 0.2 do not have it."""
+    """`source` is the partition's state in the dumped snapshot; manifests that 0.1.0 wrote may lack it."""
 
     source: SourceState | None = None
 

@@ -69,7 +69,7 @@ _PASSING = {"RequestTimeout", "SlowDown", "OperationAborted", "Throttling", "Thr
 def _is_transient(error: BaseException) -> bool:
     """Whether S3 was away or overloaded, or its answer was cut, rather than refusing.
 
-    A failed upload has its reason as its context; what is raised after several downloads has been cut each time.
+    A failed upload has its reason as its context. RetriesExceededError means that each try of a download was cut.
     """
     if isinstance(error, ClientError):
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
@@ -81,6 +81,6 @@ def _is_transient(error: BaseException) -> bool:
 
 
 def _reason(error: BaseException) -> str:
-    """What is behind it, in a line: boto3 says of a download that it was tried too often, of an upload which file."""
+    """The reason alone, in a line: boto3's own message hides that of a download, and is long for an upload."""
     cause = error.__context__ if isinstance(error, S3UploadFailedError) else getattr(error, "last_exception", None)
     return brief(str(cause or error))

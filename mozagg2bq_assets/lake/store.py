@@ -1,7 +1,7 @@
 """The lake in S3: `{LAKE_URI}/{stage}/{type}/{YYYYMMDD}/manifest.json` names the files of one version beside it.
 
-A version becomes visible when its manifest replaces the one before, and stays as it is from then on. Readers open the
-manifest and nothing else, and check what they read against it. All transfers are here.
+A version becomes visible when its manifest replaces the one before, and stays as it is from then on. Readers find files
+by the manifest alone, and check every byte against it. All transfers are here.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -34,7 +34,7 @@ DELETED_AT_ONCE = 1000  # S3 takes no more
 
 
 class ListedObject(NamedTuple):
-    """An object as a listing shows it: its full key, size in bytes, when it was stored, and what changes with it."""
+    """An object as a listing shows it: full key, size in bytes, when it was stored, and the ETag of its content."""
 
     key: str
     size: int
@@ -164,7 +164,7 @@ class Lake:
                 upload.result()
 
     def complete(self, manifest: StageManifest) -> None:
-        """Store a version's manifest beside its files, by which it can be told, and made current again, later on."""
+        """Store a version's manifest beside its files, so that it can be listed, and made current again, later."""
         self._put(manifest, manifest.version, MANIFEST)
 
     def missing_file(self, manifest: StageManifest, listed: Iterable[ListedObject]) -> str | None:

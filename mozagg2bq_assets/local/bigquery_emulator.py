@@ -5,6 +5,7 @@ Runs in an environment of its own (constraints-bigquery.txt), so it imports noth
 
 - a load job's destination `table$YYYYMMDD` replaces that partition, in one transaction, as the service does. The day a
   row belongs to is the one in its `ds_nodash`, so a file with rows of another day is refused;
+- NUMERIC has 38 digits, of which 9 are decimals, where DuckDB would take 18 and 3;
 - `_PARTITIONDATE` and `_PARTITIONTIME` read as the row's partition;
 - an uploaded job keeps the id its client chose, and the same id twice is 409 Already Exists;
 - `/token` hands out access tokens for the service account that the local stack writes;
@@ -14,6 +15,7 @@ Runs in an environment of its own (constraints-bigquery.txt), so it imports noth
   of this host are refused.
 """
 
+import re
 import secrets
 import sys
 from contextvars import ContextVar
@@ -26,6 +28,7 @@ from bqemulator.api.routes import upload
 from bqemulator.catalog.models import JobMeta
 from bqemulator.config import PersistenceMode, Settings
 from bqemulator.domain.errors import AlreadyExistsError, InvalidQueryError, NotFoundError
+from bqemulator.sql import translator
 from bqemulator.sql.rewriter import partition_pseudo_columns
 from bqemulator.storage.engine import DuckDBEngine
 from bqemulator.storage.sql_identifiers import quoted_table_ref
@@ -39,6 +42,7 @@ execute_load_job = upload.execute_load_job
 load_configuration_from_envelope = upload._load_configuration_from_envelope
 run_load = upload._run_load
 new_job_id = upload._new_job_id
+rewrite_numeric_literals = translator.rewrite_numeric_literals
 
 
 def guarded_app(context: Any) -> Any:
@@ -66,7 +70,7 @@ class ConfinedEngine(DuckDBEngine):  # type: ignore[misc]
     """Confine the emulator's DuckDB to the files of its own folders, and lock that setting."""
 
     async def start(self) -> None:
-        """As before, then closed: extensions are loaded and the database is open."""
+        """Start as usual, then forbid other files: by now extensions are loaded and the database is open."""
         await super().start()
         data_dir = self._settings.data_dir.resolve()
         # DuckDB's own folder of extensions and the home folder would do no harm, and are not needed any more.
@@ -138,6 +142,11 @@ def replace_partition(engine: Any, table: str, day: str, path: str, load: dict[s
     return int(rows)
 
 
+def with_wide_numeric(query: str) -> str:
+    """The query with NUMERIC as the service has it."""
+    return re.sub(r"\bAS NUMERIC\)", "AS NUMERIC(38, 9))", rewrite_numeric_literals(query))
+
+
 def main(port: int, data_dir: Path) -> None:
     """Serve until SIGTERM."""
     # The emulator would download these two; from packages they are there already.
@@ -149,6 +158,7 @@ def main(port: int, data_dir: Path) -> None:
     upload._run_load = run_load_under_its_id
     upload._new_job_id = lambda: requested_job_id.get() or new_job_id()
     upload.execute_load_job = load_table_or_partition
+    translator.rewrite_numeric_literals = with_wide_numeric
     partition_pseudo_columns._REPLACEMENTS.update(
         _PARTITIONDATE="PARSE_DATE('%Y%m%d', ds_nodash)", _PARTITIONTIME="PARSE_TIMESTAMP('%Y%m%d', ds_nodash)"
     )

@@ -1,4 +1,4 @@
-"""Credentials of the local stack: made up at its first start, in files that their owner alone can read."""
+"""Credentials of the local stack, made up here, in files that their owner alone can read."""
 
 import json
 import secrets

@@ -30,3 +30,14 @@ COLUMNS = (
     *(Column(name, "STRING", "NULLABLE", f"dimensions->>'{name}' in PostgreSQL") for name in DIMENSIONS),
     Column("aggregate", "STRING", "NULLABLE", "histogram as a JSON array: the bucket counts, then sum and count"),
 )
+
+_NOT_IN_VIEW = ("ingest_date", "aggregate_type", "aggregate")
+
+# The columns of the view of histograms. BigQuery gives an empty array where buckets are NULL.
+VIEW_COLUMNS = (
+    Column("date", "DATE", "NULLABLE", "date of the aggregate, the partition: filter by it, and no other day is read"),
+    *(column for column in COLUMNS if column.name not in _NOT_IN_VIEW),
+    Column("buckets", "INTEGER", "REPEATED", "the bucket counts; NULL without a whole histogram"),
+    Column("sum", "INTEGER", "NULLABLE", "the sum, last element but one of aggregate; NULL without a whole histogram"),
+    Column("count", "INTEGER", "NULLABLE", "the count, last element of aggregate; NULL without a whole histogram"),
+)

@@ -1,10 +1,9 @@
 """Content sums: what rows hold, in three numbers that PostgreSQL, DuckDB and BigQuery compute alike.
 
 The recipe, over the 13 columns in their order: a value is written as its length in bytes of UTF-8, a colon and its
-text, NULL as `-`; these are put together, and MD5 of that is taken. The sum has the number of rows, and the sums of
-the first and of the second 32 bits of their hashes. Rows in another order have the same sum. A value that differs,
-moves to another column, or is NULL instead of empty, and a row that is there twice while another is missing change
-it.
+text, NULL as `-`; these are put together, and MD5 of that is taken. The sum has the number of rows, and the sums of the
+first and of the second 32 bits of their hashes. Rows in another order have the same sum. The sum changes if a value
+differs, moves to another column or is NULL instead of empty, or if one row is doubled and another missing.
 """
 
 from collections.abc import Mapping

@@ -22,7 +22,7 @@ class Counts(dict[str, int]):
     @classmethod
     def __get_pydantic_core_schema__(cls, _: Any, handler: Any) -> Any:
         """How manifests read it: an object of names and numbers from 0."""
-        # Conversions count too, and know nothing of manifests: pydantic takes longer to import than they may.
+        # Imported here: conversions count too, need no manifests, and should not wait for pydantic's import.
         from pydantic import NonNegativeInt
         from pydantic_core.core_schema import no_info_after_validator_function
 
@@ -92,7 +92,7 @@ class UnmappedKeys(dict[str, UnmappedKey]):
     def warning(self, more: int = 0) -> str | None:
         """Those that nobody expects, in a line, and how many more there are; None where there are none.
 
-        `more` is how many have not been named to it.
+        `more` counts keys that are not in this dict.
         """
         unexpected = sorted(item for item in self.items() if item[0] not in EXPECTED_KEYS)
         if not unexpected:

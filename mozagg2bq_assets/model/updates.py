@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 class SourceState:
     """A partition in the source at one moment.
 
-    `fingerprint` changes whenever the aggregator merges something into one of its tables or makes a new one. `tables`
-    has a hash of what has been merged into each table that is there ("" where that is not recorded), and `dropped` the
-    same of those that are recorded, but not there any more.
+    `fingerprint` changes whenever the aggregator merges something into one of its tables or makes a new one; where
+    updates are not recorded, only when tables come or go. `tables` has a hash of what has been merged into each table
+    that is there ("" where that is not recorded), and `dropped` the same of those that are recorded, but not there any
+    more.
     """
 
     fingerprint: str

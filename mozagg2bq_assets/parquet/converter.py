@@ -93,7 +93,7 @@ class Converter(Protocol):
         """Which it is."""
 
     def convert(self, dumps: Iterable[Dump]) -> Iterator[tuple[Partition, Attempt[Converted]]]:
-        """Turn each dump into one Parquet file; a dump that cannot be converted costs no other.
+        """Turn each dump into one Parquet file; a dump that cannot be converted does not make others fail.
 
         An engine takes dumps as it can work on them: one by one, or all before it begins. Raises OperatorError for what
         stops the engine itself.

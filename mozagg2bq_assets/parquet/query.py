@@ -21,10 +21,11 @@ def create_macros(connection: duckdb.DuckDBPyConnection) -> None:
 
 
 def rows_query(shapes: Shapes) -> str:
-    """Select the 13 columns of every row of `chunks`: columns NAMES, PLACES, and `chunk` with lines of COPY text.
+    """Select the 13 columns of every row of `chunks`.
 
-    NAMES are types too. The only parameter is `$ingest_date`. `counted(number)` is the caller's: it gets the number of
-    the shape that prints a row, -1 where none does, and gives it back.
+    That table has the columns NAMES, PLACES and `chunk`, lines of COPY text. NAMES are types too. The only parameter is
+    `$ingest_date`. `counted(number)` is the caller's: it gets the number of the shape that prints a row, -1 where none
+    does, and gives it back.
     """
     keys, first, ranks = shapes.keys, shapes.known[0], _by_length(shapes.known)
     paths = ", ".join(f"'$.\"{key}\"'" for key in keys)

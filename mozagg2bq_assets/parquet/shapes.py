@@ -1,8 +1,8 @@
 """Shapes of jsonb objects: which keys they have, and of which kind each value is.
 
-PostgreSQL prints jsonb in one form only. So a row that equals what its shape prints around the values that DuckDB finds
-in it was understood, whatever it holds: read from the left, no value can end elsewhere. Which shapes there are is seen
-in the data: in the first rows of every file, and in the rows that none of the known shapes has printed.
+PostgreSQL prints jsonb in one form only. So print the shape around the values that DuckDB found. If that gives the
+row's text, the values are right: read from the left, none can end elsewhere. Which shapes there are is seen in the
+data: in the first rows of every file, and in the rows that none of the known shapes has printed.
 """
 
 import re
@@ -103,7 +103,7 @@ class Shapes:
     examples: Mapping[str, str] = field(default_factory=dict)
 
     def learn(self, texts: Iterable[str]) -> "Shapes":
-        """These and those of some objects' texts, the most frequent there first, as many as MAX_SHAPES."""
+        """Return these shapes and the texts' own, the most frequent in the texts first, at most MAX_SHAPES."""
         counter: Counter[Shape] = Counter()
         examples = dict(self.examples)
         for text in texts:

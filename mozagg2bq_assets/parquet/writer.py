@@ -47,7 +47,7 @@ ROW_GROUP_BYTES = 128 * 2**20
 # Distinct values of a column in a group, beyond which DuckDB gives up its dictionary. Its own default is a fifth of the
 # rows: for arrays, which hardly repeat, it then builds a dictionary in vain, which takes memory, and so spills to disk.
 DICTIONARY_VALUES = 20_000
-# Of all files together, where shapes are looked for first: some 0.03 s.
+# Rows sampled from all files together to find the first shapes; this takes 0.03 s.
 SAMPLED_ROWS = 1_000
 # Enough for rows of 20 MiB on one thread. With half as much, row groups that are being written spill to disk.
 THREAD_MEMORY = 270 * 2**20

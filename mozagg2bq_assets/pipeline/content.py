@@ -31,7 +31,8 @@ class ContentCheck:
 
         Or the error of a file that cannot be read. `tables` are the source's.
 
-        The source is asked for those alone whose tables it has as they were dumped: others may have been dropped since.
+        The source is asked only for a channel and version whose tables are the same as in the dump: others may have
+        been dropped since.
         """
         try:
             in_file = self._in_file(parquet)

@@ -1,4 +1,4 @@
-"""Try what each credential must be able to do, as the pipeline does it, and remove what was tried with.
+"""Try what each credential must be able to do, as the pipeline does it, and remove what was made for that.
 
 A dataset that was not there stays. Aborting an upload in parts is not tried.
 """

@@ -5,7 +5,7 @@ converted one at a time, as a conversion takes all cores. Several days are uploa
 mostly waiting.
 
 Local disk holds at most two parts of dumps, and the Parquet files that are not loaded yet. A file is removed as soon as
-no stage needs it. An engine that takes all dumps before it begins, as Spark does, keeps their lists alone.
+no stage needs it. An engine that takes all dumps before it begins, as Spark does, keeps only their lists of files.
 """
 
 import shutil
@@ -73,10 +73,10 @@ def ingest(
 ) -> Generator[StageResult, None, None]:
     """Take partitions through some stages and yield what each stage did with each partition, as soon as it is done.
 
-    A partition that fails at a stage goes no further and costs no other; a step that meets a service which is away is
-    tried again before it fails. `directory` is for local files, which go with their partition. `progress` is told, in
-    another thread, what pg_dump says and what is waited for. Leaving the generator early ends pg_dump, waits for the
-    steps under way and begins no other. Raises OperatorError for what stops all partitions.
+    A partition that fails at a stage goes no further and does not make others fail; a step that meets a service which
+    is away is tried again before it fails. `directory` is for local files, which go with their partition. `progress` is
+    told, in another thread, what pg_dump says and what is waited for. Leaving the generator early ends pg_dump, waits
+    for the steps under way and begins no other. Raises OperatorError for what stops all partitions.
     """
     cancelled = Event()
     patience = Patience(services.patience_seconds, progress, cancelled)
@@ -145,7 +145,7 @@ class _Flow:
         return (work for work in works if work is not None)
 
     def _dumps(self, source: Postgres) -> "Iterator[_Step]":
-        """What a run that this one continues has committed is not dumped again."""
+        """Days that were committed by a run which this one continues are not dumped again."""
         resume = partial(self._patiently, self.stages.resumed_dump)
         missing = []
         for partition, result in _side_by_side(resume, iter(self.partitions), self.services.in_flight):

@@ -23,10 +23,10 @@ COUNTED_DAYS = 21
 class Lateness:
     """A type's days, as far as they were loaded: all others have nothing to be compared with.
 
-    `late` has the days whose source has more than was loaded, with the fingerprint that it has now; `shrunk`, by day,
-    the tables that are gone and that nobody has trimmed; `trimmed` is the number of trimmed days. `unknown` were loaded
-    by a version that kept no fingerprint, and `unreadable` have a damaged manifest. `recorded` says whether the source
-    records updates.
+    `late` has the days whose source has changed, with its fingerprint now, or its number of rows where only that shows
+    it, as updates are not recorded. `shrunk` has, by day, the tables that are gone and that nobody has trimmed;
+    `trimmed` is the number of trimmed days. `unknown` were loaded by a version that kept no fingerprint, and
+    `unreadable` have a damaged manifest. `recorded` says whether the source records updates.
     """
 
     recorded: bool
@@ -40,7 +40,7 @@ class Lateness:
 def find_late(
     connection: psycopg.Connection, aggregate_type: AggregateType, loads: Mapping[date, Attempt[LoadManifest]]
 ) -> Lateness:
-    """Compare every loaded day. Two queries, whatever the number of days; more without records of updates."""
+    """Compare every loaded day. The number of queries grows with the days only where updates are not recorded."""
     lateness = Lateness(has_update_dates(connection))
     now = fingerprints(connection, aggregate_type)
     same, differing = list[LoadManifest](), list[tuple[LoadManifest, SourceState]]()

@@ -60,9 +60,9 @@ def reconcile(
 ) -> Report:
     """Compare every day in range. Raises TransientError where one of the three is away, UserError where it refuses.
 
-    With `count_source` the report lists every day of the range, and the source's rows are counted; without it, days of
-    which something is known, and the source's rows of those alone that have no dump. With `content` what the rows hold
-    is compared too.
+    With `count_source` the report lists every day of the range, and counts the source's rows. Without it, the report
+    lists only days of which something is known, and counts the source's rows only for days without a dump. With
+    `content` what the rows hold is compared too.
     """
     report = Report(aggregate_type)
     tables: dict[date, list[str]] = {}

@@ -77,7 +77,7 @@ class Stages:
         return None
 
     def resumed_dump(self, partition: Partition) -> StageResult | None:
-        """The dump that a run which this one continues has committed, as a result; None where there is none."""
+        """A day's dump, as a result, if it was committed by a run which this one continues; None otherwise."""
         manifest = self.writer.resumed(DumpManifest, partition)
         return None if manifest is None else self._resumed(manifest)
 

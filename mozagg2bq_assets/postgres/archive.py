@@ -205,7 +205,7 @@ def table_columns(directory: Path, defined: Definitions, tables: Collection[Sour
 
 
 def _defined_columns(definition: str) -> dict[str, str]:
-    """Types of a table's columns by name; pg_dump does not dump what the server computes of others."""
+    """Types of a table's columns by name. Generated columns are left out, as pg_dump does not dump their values."""
     return {
         name.strip('"').replace('""', '"'): kind
         for name, kind, rest in _COLUMN.findall(definition)

@@ -26,9 +26,10 @@ KEEPALIVES = {
 OLDEST_SERVER = 110000
 
 
-# A role or a database may have timeouts. pg_dump switches them off for itself, and the sessions beside it live as long.
-# Not by the startup parameter `options`, which poolers refuse; by name, as older servers do not know all of them.
-# And the server gives up a client that has gone silent after a minute, not two hours, and our locks with it.
+# A role or a database may have timeouts. pg_dump switches them off for itself, and the sessions beside it live as long,
+# so they switch them off too. A query sets them: poolers refuse the startup parameter `options`, and older servers lack
+# some of the names. And the server gives up a client that has gone silent after a minute, not two hours, and our locks
+# with it.
 _TIMEOUTS = ("statement", "lock", "transaction", "idle_in_transaction_session", "idle_session")
 _SETTINGS = {
     "default_transaction_read_only": "on",
@@ -160,7 +161,7 @@ _TOO_MANY = ("too many clients", "too many connections", "remaining connection s
 def _is_away(reason: str, target: str) -> bool:
     """Whether it may pass: no server answered, or it takes no connections now. Not an unknown host, or TLS that fails.
 
-    libpq tells no SQLSTATE of a connection that fails, but its ping tells a server that starts or stops from others.
+    libpq tells no SQLSTATE of a connection that fails, but its ping shows whether a server is starting or stopping.
     """
     if not _ANSWERED.search(reason):
         return not any(text in reason for text in _MISTAKES)

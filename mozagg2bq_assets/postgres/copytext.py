@@ -41,8 +41,7 @@ def row_chunks(path: Path) -> Generator[bytes, None, None]:
 def whole_rows(text: Readable, name: str) -> Iterator[bytes]:
     """The rows of COPY text, in chunks of whole rows; `name` is for messages.
 
-    Raises DataError for a row of more than MAX_ROW_BYTES, and where there is no end marker at the end: not before the
-    last chunk.
+    Raises DataError for a row of more than MAX_ROW_BYTES and, after the last chunk, where the end marker is missing.
     """
     parts: list[bytes] = []
     while chunk := text.read(CHUNK):

@@ -36,7 +36,7 @@ from mozagg2bq_assets.postgres.updates import source_states
 
 # Three full days. Many small ones go together, as each pg_dump costs seconds in a large catalog.
 PART_TABLES = 300
-# A table's bytes in PostgreSQL against those of its compressed rows: six in practice.
+# How many times larger a table is in PostgreSQL than its compressed rows: six in practice; three leaves room.
 SMALLER = 3
 # A trimming job drops a hundred tables at a time, which may happen between a listing and the locks.
 LISTINGS = 5
@@ -100,8 +100,9 @@ class Dumper:
     def dump_part(self, part: Sequence[Partition]) -> Iterator[tuple[Partition, Attempt[PartitionDump | None]]]:
         """Dump partitions into `directory/TYPE/YYYYMMDD`, with one pg_dump; None where the source has no tables of one.
 
-        After TransientError all of them have the error in the place of a dump. After any other, those whose tables it
-        names have it, and the rest are dumped once more: one by one, where it names none or all. Raises Cancelled.
+        After TransientError all of them have the error in the place of a dump. After another error, partitions whose
+        tables it names have it, and the rest are dumped together once more. If it names none or all, each is dumped by
+        itself. Raises Cancelled.
         """
         try:
             dumps = self.patience.call(partial(self._dump_together, part))
@@ -186,7 +187,8 @@ class Dumper:
     def _count_tables(self, snapshot: str, tables: Iterable[SourceTable], over: Event) -> TableCounts:
         """Rows per table in that snapshot, until `over`; a transaction each, so that the server's locks do not pile up.
 
-        A session that waits to drop a table waits for our first lock, and this one queues behind it: so not for ever.
+        A session that waits to drop a table waits for our first lock, and this session queues behind it. So it waits
+        for LOCK_WAIT_SECONDS at most.
         """
         counts = TableCounts()
         with (
@@ -296,7 +298,7 @@ def _check_room(directory: Path, size: int) -> None:
     if free < needed:
         raise TransientError(
             f"{directory} has {free / 2**20:,.0f} MiB free, and the next dump may take {needed / 2**20:,.0f} MiB:"
-            " free some, or set TMPDIR to another disk"
+            " free some, or use another disk, by TMPDIR or a command's --output-dir"
         )
 
 

@@ -1,7 +1,7 @@
 """The aggregator's own record of updates, `table_update_dates`: which submission dates it has merged into each table.
 
 It merges and records in one transaction, so what a snapshot says of both agrees. The trimming job drops tables and
-leaves their records. Where there is no such table, the names of the tables that are there have to do.
+leaves their records. Where there is no such table, only the tables' names are compared.
 """
 
 from collections.abc import Iterable

@@ -96,4 +96,4 @@ def test_a_part_waits_for_room(days: Pipeline, tmp_path: Path, monkeypatch: pyte
     run(days, tmp_path, said.append)
     (line, *_) = [line for line in said if line.startswith("waiting ")]
     assert "has 0 MiB free, and the next dump may take" in line
-    assert "set TMPDIR to another disk" in line
+    assert "use another disk, by TMPDIR" in line

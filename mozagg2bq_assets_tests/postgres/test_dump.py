@@ -436,7 +436,7 @@ def test_a_table_that_cannot_be_dumped(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It costs its day; the others of the part are dumped once more, and together."""
+    """Only its own day fails; the others of the part are dumped once more, and together."""
     runs, run = [], pg_dump.run_pg_dump
 
     def counted_run(*arguments: Any) -> None:

@@ -94,7 +94,7 @@ def evolution(aggregate_type: AggregateType, days: DayRange, engine: str, as_jso
 @json_option
 @debug_option
 def options(aggregate_type: AggregateType, days: DayRange, engine: str, as_json: bool, **values: str | None) -> None:
-    """List dates, channels, versions, metrics and the values of each filter."""
+    """List the channels, versions, metrics and filters of some days."""
     _show(_answers(Query(Question.OPTIONS, aggregate_type, days, values), engine), as_json)
 
 

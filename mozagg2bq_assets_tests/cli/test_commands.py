@@ -184,7 +184,7 @@ def _commands(group: click.Group) -> Iterator[click.Command]:
 def test_help() -> None:
     """Every command takes --debug and -h, and its help is sentences; old names are not there."""
     commands = list(_commands(main))
-    assert len(commands) == 19
+    assert len(commands) == 23
     for command in commands:
         options = [option for option in command.params if isinstance(option, click.Option) and not option.hidden]
         assert "--debug" in [name for option in options for name in option.opts]
@@ -238,9 +238,10 @@ def test_interrupted() -> None:
         environment = {name: value for name, value in os.environ.items() if name.lower() != "no_proxy"}
         environment |= {"HTTP_PROXY": "http://127.0.0.1:1", "http_proxy": "http://127.0.0.1:1"}
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
-            server.accept()
-            process.send_signal(signal.SIGINT)
-            _, errors = process.communicate(timeout=60)
+            connection, _ = server.accept()
+            with connection:  # which stays open, or the command would end by itself
+                process.send_signal(signal.SIGINT)
+                _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (1, "\nAborted!\n")
 
 

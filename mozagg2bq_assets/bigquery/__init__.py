@@ -1,4 +1,4 @@
-"""BigQuery: the two tables, loads that replace one partition each, and counts of what is there.
+"""BigQuery: the two tables, loads that replace one partition each, counts, and views with the questions to them.
 
 Where the rows come from is not known here.
 """

@@ -3,6 +3,7 @@
 import json
 import os
 from datetime import date, timedelta
+from pathlib import Path
 
 import pytest
 from dagster import AssetCheckKey, DagsterInstance, TableMetadataValue
@@ -333,3 +334,21 @@ def test_credentials_from_s3(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
     pipeline.lake.client.put_object(Bucket="lake", Key="credentials.json", Body=b'{"POSTGRES_PASS": "x"}')
     with pytest.raises(UserError, match="is not a JSON object with POSTGRES_DB, POSTGRES_USER"):
         open_source(read_postgres())
+
+
+def test_rebuilt_without_the_source(pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trimmed day's Parquet file and partition are made again, exactly, from its dump, with PostgreSQL away."""
+    pipeline.run()
+    rows, before = pipeline.stored_rows(tmp_path), versions(pipeline, *DAYS)
+    for name in pipeline.manifest(DumpManifest, FIRST).rows:
+        pipeline.source.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(name)))
+    monkeypatch.setenv("POSTGRES_HOST", "127.0.0.1")
+    monkeypatch.setenv("POSTGRES_PORT", "1")
+    result = pipeline.run(one(FIRST), [Stage.PARQUET, Stage.BIGQUERY_TABLE])
+    assert result.success
+    assert [*materialized(result).values()] == [[], [str(FIRST)], [str(FIRST)]]
+    assert pipeline.stored_rows(tmp_path) == rows
+    assert pipeline.warehouse.count_partition(Partition(TYPE, FIRST)).total == 250
+    after = versions(pipeline, *DAYS)
+    changed = {key for key in before if before[key] != after[key]}
+    assert changed == {(Stage.PARQUET, FIRST), (Stage.BIGQUERY_TABLE, FIRST)}

@@ -24,7 +24,7 @@ from mozagg2bq_assets.postgres.connection import Postgres
 from mozagg2bq_assets.settings import BigQuerySettings, LakeSettings, SparkSettings, read_postgres
 from mozagg2bq_assets.spark.session import check_java, open_session, spark_config
 from mozagg2bq_assets_tests.helpers.engines import Engine, duckdb_engine, spark_engine
-from mozagg2bq_assets_tests.helpers.proxies import HttpProxy, http_proxy
+from mozagg2bq_assets_tests.helpers.proxies import Answer, HttpProxy, http_proxy
 from mozagg2bq_assets_tests.helpers.runs import Pipeline
 
 if TYPE_CHECKING:
@@ -105,6 +105,16 @@ def service(warehouse: Warehouse) -> Iterator[HttpProxy]:
     """A proxy before BigQuery."""
     with http_proxy(str(warehouse.client._connection.API_BASE_URL)) as proxy:
         yield proxy
+
+
+@pytest.fixture
+def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[HttpProxy]:
+    """A webhook that takes everything."""
+    with http_proxy("http://127.0.0.1:1") as receiver:
+        receiver.fault = lambda *_: Answer(200, b"ok")
+        monkeypatch.setenv("ALERT_WEBHOOK_URL", f"{receiver.url}/services/secret")
+        monkeypatch.setenv("DAGSTER_URL", "http://dagster.example.com/")
+        yield receiver
 
 
 @pytest.fixture

@@ -1,32 +1,22 @@
 """Alarms: each cause once, to a receiver that may be away at first."""
 
-import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from dagster import DagsterInstance, SkipReason, build_sensor_context
+from dagster import DagsterInstance
 
 from mozagg2bq_assets.defs import alarms
 from mozagg2bq_assets.defs.alarms import Memory
 from mozagg2bq_assets.defs.keys import job_name
 from mozagg2bq_assets.defs.partitions import range_tags
 from mozagg2bq_assets.model.partitions import Stage
-from mozagg2bq_assets_tests.helpers.proxies import Answer, HttpProxy, Request, http_proxy
+from mozagg2bq_assets_tests.helpers.alarms import texts, tick
+from mozagg2bq_assets_tests.helpers.proxies import Answer, HttpProxy, Request
 from mozagg2bq_assets_tests.helpers.runs import DAYS, TYPE, Pipeline, merge
 
 FIRST, SECOND, THIRD = DAYS
 TABLE = "build_id_nightly_73_20191202"
-
-
-@pytest.fixture
-def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[HttpProxy]:
-    """A webhook that takes everything."""
-    with http_proxy("http://127.0.0.1:1") as receiver:
-        receiver.fault = lambda *_: Answer(200, b"ok")
-        monkeypatch.setenv("ALERT_WEBHOOK_URL", f"{receiver.url}/services/secret")
-        monkeypatch.setenv("DAGSTER_URL", "http://dagster.example.com/")
-        yield receiver
 
 
 @pytest.fixture
@@ -36,29 +26,12 @@ def instance() -> Iterator[DagsterInstance]:
         yield instance
 
 
-def tick(instance: DagsterInstance, cursor: str | None) -> tuple[str, str]:
-    """What the sensor says, and its cursor."""
-    from mozagg2bq_assets.definitions import defs
-
-    definitions = defs()
-    resources = dict(definitions.resources or {})
-    context = build_sensor_context(instance=instance, cursor=cursor, definitions=definitions, resources=resources)
-    skipped = definitions.get_sensor_def("alarms")(context)
-    assert isinstance(skipped, SkipReason)
-    return str(skipped.skip_message), context.cursor or ""
-
-
 def run(instance: DagsterInstance) -> bool:
     """All stages of all days."""
     from mozagg2bq_assets.definitions import defs
 
     job = defs().resolve_job_def(job_name(TYPE))
     return job.execute_in_process(instance=instance, tags=range_tags(DAYS), raise_on_error=False).success
-
-
-def texts(receiver: HttpProxy) -> list[str]:
-    """What it was told."""
-    return [json.loads(request.body)["text"] for request in receiver.requests]
 
 
 def test_each_cause_once(

@@ -26,6 +26,8 @@ from mozagg2bq_assets.local import sample
 from mozagg2bq_assets.model.partitions import DayRange, Partition, Stage
 from mozagg2bq_assets.model.tables import AggregateType
 from mozagg2bq_assets.pipeline.reconcile import reconcile
+from mozagg2bq_assets_tests.helpers import alarms
+from mozagg2bq_assets_tests.helpers.proxies import HttpProxy
 from mozagg2bq_assets_tests.helpers.runs import Pipeline, merge, schedule_context
 
 DAYS = 60 if settings().max_examples == 500 else 12
@@ -46,6 +48,8 @@ class World:
     changes: Counter[Partition] = field(default_factory=Counter)
     loads: Counter[Partition] = field(default_factory=Counter)
     failures: Counter[Partition] = field(default_factory=Counter)
+    alarm_cursors: dict[int, str] = field(default_factory=dict)
+    failed_runs: int = 0
     chance: random.Random = field(default_factory=lambda: random.Random(2019))  # noqa: S311
 
     def definitions(self) -> Definitions:
@@ -76,6 +80,7 @@ class World:
         """Take a run to its end, and count what it has loaded."""
         job = self.definitions().resolve_job_def(job_name(aggregate_type))
         result = job.execute_in_process(instance=instance, tags=tags, raise_on_error=False)
+        self.failed_runs += not result.success
         key = stage_key(aggregate_type, Stage.BIGQUERY_TABLE)
         loaded = {
             Partition(aggregate_type, date.fromisoformat(str(event.partition)))
@@ -96,6 +101,11 @@ class World:
             requests = definitions.get_schedule_def(f"{job_name(aggregate_type)}_schedule")(context)
             for request in list(requests):  # type: ignore[arg-type]
                 self.launch(aggregate_type, instance, dict(request.tags))
+
+    def look_for_alarms(self, instance: DagsterInstance) -> None:
+        """The sensor `alarms`, once."""
+        cursor = self.alarm_cursors.get(id(instance))
+        self.alarm_cursors[id(instance)] = alarms.tick(instance, cursor)[1]
 
     def tick(self, instance: DagsterInstance) -> int:
         """Each sensor once, without a cursor, as if that had been lost; returns how many runs it has launched."""
@@ -127,8 +137,12 @@ def world(empty_pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 
 @pytest.mark.stress
-def test_left_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At the end BigQuery has what the source last held of every day, and nothing was loaded without a reason."""
+def test_left_on(world: World, receiver: HttpProxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the end BigQuery has what the source last held of every day, nothing was loaded without a reason, and each
+    run that failed for good was told once.
+    """
+    for instance in world.instances:
+        world.look_for_alarms(instance)
     source, shrunk = world.pipeline.source, f"submission_date_nightly_73_{START:%Y%m%d}"
     for n in range(DAYS):
         day = START + timedelta(days=n)
@@ -155,10 +169,16 @@ def test_left_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
                 patch.setenv("OUTAGE_PATIENCE_SECONDS", "0")
             world.schedule(day, instance)
             world.tick(instance)
+            world.look_for_alarms(instance)
     world.schedule(START + timedelta(days=DAYS), world.instances[1])
     for _ in range(3):
         world.tick(world.instances[1])
     assert world.tick(world.instances[1]) == 0
+    for instance in world.instances * 2:
+        world.look_for_alarms(instance)
+    told = alarms.texts(receiver)
+    assert len(set(told)) == len(told)
+    assert sum("has failed" in text for text in told) == world.failed_runs > 0
     check_exact(world)
     unfounded = {
         str(partition): (loads, world.changes[partition], world.failures[partition])

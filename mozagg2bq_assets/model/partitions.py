@@ -73,6 +73,12 @@ class DayRange:
     def __len__(self) -> int:
         return max((self.end - self.start).days, 0)
 
+    def parts(self, length: int) -> "Iterator[DayRange]":
+        """The same days in ranges of that many; the last may be shorter."""
+        for n in range(0, len(self), length):
+            start = self.start + timedelta(days=n)
+            yield DayRange(start, min(start + timedelta(days=length), self.end))
+
 
 def parse_day(text: str) -> date:
     """A day written `2019-12-01` or `20191201`. Raises UserError."""

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from mozagg2bq_assets.bigquery.warehouse import Warehouse
 
 
+# Manifests of so many days are in memory: each names a day's tables.
+DAYS_AT_ONCE = 100
 _RELOAD = "materialize bigquery_table of this day"
 
 
@@ -75,22 +77,23 @@ def reconcile(
         elif not count_source:
             report.notes.append(f"{name}: outside the partitions, which begin at {wanted.start} and end with yesterday")
     objects = {stage: lake.objects(stage, aggregate_type) for stage in Stage}
-    dumps, parquets, loads = (
-        lake.manifests(DumpManifest, aggregate_type, objects[Stage.RAW_DUMP], wanted),
-        lake.manifests(ParquetManifest, aggregate_type, objects[Stage.PARQUET], wanted),
-        lake.manifests(LoadManifest, aggregate_type, objects[Stage.BIGQUERY_TABLE], wanted),
-    )
     loaded = warehouse.count_days(aggregate_type, wanted)
-    for day in wanted:
-        if count_source or day in tables.keys() | dumps.keys() | parquets.keys() | loaded.keys():
-            dump, parquet = dumps.get(day), parquets.get(day)
-            source = _source_rows(connection, tables.get(day, ()), count_source or dump is None)
-            found = _compare(day, source, dump, parquet, objects, loaded.get(day, 0))
-            found.differences += _parquet_to_bigquery(parquet, loads.get(day), found.bigquery_rows)
-            if content and isinstance(parquet, ParquetManifest):
-                known = dump if isinstance(dump, DumpManifest) else None
-                found.differences += content.differences(tables.get(day, ()), known, parquet)
-            report.days.append(found)
+    for part in wanted.parts(DAYS_AT_ONCE):
+        dumps, parquets, loads = (
+            lake.manifests(DumpManifest, aggregate_type, objects[Stage.RAW_DUMP], part),
+            lake.manifests(ParquetManifest, aggregate_type, objects[Stage.PARQUET], part),
+            lake.manifests(LoadManifest, aggregate_type, objects[Stage.BIGQUERY_TABLE], part),
+        )
+        for day in part:
+            if count_source or day in tables.keys() | dumps.keys() | parquets.keys() | loaded.keys():
+                dump, parquet = dumps.get(day), parquets.get(day)
+                source = _source_rows(connection, tables.get(day, ()), count_source or dump is None)
+                found = _compare(day, source, dump, parquet, objects, loaded.get(day, 0))
+                found.differences += _parquet_to_bigquery(parquet, loads.get(day), found.bigquery_rows)
+                if content and isinstance(parquet, ParquetManifest):
+                    known = dump if isinstance(dump, DumpManifest) else None
+                    found.differences += content.differences(tables.get(day, ()), known, parquet)
+                report.days.append(found)
     return report
 
 

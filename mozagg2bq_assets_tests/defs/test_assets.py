@@ -36,8 +36,9 @@ def versions(pipeline: Pipeline, *days: date) -> dict[tuple[Stage, date], str]:
     return {(kind.of, day): pipeline.manifest(kind, day).version for kind in MANIFESTS for day in days}
 
 
-def test_three_days(pipeline: Pipeline) -> None:
+def test_three_days(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every stage of every day is materialized and checked, and all counts agree."""
+    monkeypatch.setattr("mozagg2bq_assets.pipeline.reconcile.DAYS_AT_ONCE", 2)
     result = pipeline.run()
     assert result.success
     assert materialized(result) == {stage: [str(day) for day in DAYS] for stage in STAGES}

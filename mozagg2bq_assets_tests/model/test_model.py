@@ -99,6 +99,7 @@ def test_day_range() -> None:
     assert list(days) == [date(2019, 12, 30), date(2019, 12, 31), date(2020, 1, 1)]
     assert (len(days), days.start in days, days.end in days) == (3, True, False)
     assert list(DayRange(days.end, days.start)) == []
+    assert [list(part) for part in days.parts(2)] == [list(days)[:2], list(days)[2:]]
 
 
 def test_what_does_not_print() -> None:

@@ -43,6 +43,7 @@ class TransientError(OperatorError):
 
 # As other programs say it.
 NO_SPACE = "No space left on device"
+TOTAL_IS_TOO_LARGE = "a total is beyond 64 bits: ask for fewer rows"
 DISK_IS_FULL = "the disk is full: free some room, or use another disk, by TMPDIR or a command's --output-dir"
 MEMORY_IS_SHORT = "there is not enough memory: run less beside it, or on a larger machine"
 

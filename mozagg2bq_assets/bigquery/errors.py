@@ -9,7 +9,7 @@ from google.api_core.exceptions import GoogleAPICallError, GoogleAPIError, Retry
 from google.auth.exceptions import GoogleAuthError, TransportError
 from requests.exceptions import InvalidSchema, InvalidURL, JSONDecodeError, MissingSchema, RequestException
 
-from mozagg2bq_assets.errors import TransientError, UserError, brief
+from mozagg2bq_assets.errors import TOTAL_IS_TOO_LARGE, TransientError, UserError, brief
 
 _OUT_OF_RANGE = re.compile(r"out of (int64 )?range|overflow|failed to cast", re.IGNORECASE)
 _BAD_URL = (InvalidSchema, InvalidURL, MissingSchema)
@@ -53,7 +53,7 @@ def _remedy(error: Exception) -> str:
     if isinstance(error, GoogleAPICallError) and any(each.get("reason") == "quotaExceeded" for each in error.errors):
         return "a quota is used up: ask for more, or try again tomorrow"
     if isinstance(error, GoogleAPICallError) and _OUT_OF_RANGE.search(str(error)):
-        return "a total is beyond 64 bits: ask for fewer rows"
+        return TOTAL_IS_TOO_LARGE
     if isinstance(error, _BAD_URL):
         return "check BIGQUERY_EMULATOR_HOST"
     if isinstance(error, GoogleAuthError):

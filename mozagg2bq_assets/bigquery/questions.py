@@ -21,7 +21,7 @@ Answer: TypeAlias = dict[str, Any]
 # Filters that a question may leave out: every dimension but the metric, which is asked for.
 FILTERS = tuple(name for name in DIMENSIONS if name != "metric")
 
-# `child` was a boolean once, and is text since; the processes have had names for longer.
+# In the data `child` is "false" or "true", from when it was a boolean. People may ask for the processes by name.
 CHILDREN = {"parent": "false", "content": "true"}
 
 
@@ -48,7 +48,8 @@ class Query:
 
     def sql(self, histograms: str) -> str:
         """The SQL, in BigQuery's dialect, over a view of that name."""
-        return read_sql(self.question).format(histograms=histograms)
+        text = read_sql(self.question).replace("{evolution}", read_sql(Question.EVOLUTION))
+        return text.format(histograms=histograms)
 
     def parameters(self) -> dict[str, date | str | None]:
         """The SQL's parameters: strings, and two dates."""
@@ -66,7 +67,7 @@ def read_sql(name: str) -> str:
 
 
 def answers(names: list[str], rows: list[tuple[Any, ...]]) -> list[Answer]:
-    """Rows by name. Buckets are a list, also where there are none: BigQuery gives no NULL for an array, DuckDB does."""
+    """Rows by name. Buckets are a tuple, empty where there are none: DuckDB gives NULL, BigQuery never does."""
     return [
         {name: tuple(value or ()) if name == "buckets" else value for name, value in zip(names, row, strict=True)}
         for row in rows

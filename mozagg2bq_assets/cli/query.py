@@ -119,11 +119,7 @@ def _show(answers: Sequence[Answer], as_json: bool) -> None:
 
 
 def _text(value: Any) -> str:
-    """A value in a column: the empty label is one, NULL is none."""
-    return (
-        "NULL"
-        if value is None
-        else json.dumps(value, ensure_ascii=False)
-        if isinstance(value, tuple | str)
-        else str(value)
-    )
+    """A value as a column shows it: an empty text as `""`, so that it is not taken for NULL."""
+    if value is None:
+        return "NULL"
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, tuple | str) else str(value)

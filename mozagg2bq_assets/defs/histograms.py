@@ -48,8 +48,8 @@ def buckets(aggregate_type: AggregateType, start: date) -> AssetChecksDefinition
     @asset_check(
         asset=histograms_key(aggregate_type),
         name=BUCKETS,
-        description=f"Every row of the last {CHECKED_DAYS} loaded days has buckets. Without are those that are NULL,"
-        " have fewer than two elements or a NULL among them; the table has those as they are",
+        description=f"Every row of the last {CHECKED_DAYS} loaded days has buckets. A row has none if its histogram"
+        " is NULL, has fewer than two elements or has a NULL among them; the table keeps it as it is",
     )
     def check(bigquery: WarehouseResource) -> AssetCheckResult:
         from mozagg2bq_assets.bigquery.views import count_histograms

@@ -97,24 +97,28 @@ def stage_specs(aggregate_type: AggregateType, daily: DailyPartitionsDefinition)
 
 def _place(aggregate_type: AggregateType, stage: Stage) -> dict[str, str]:
     """Where a stage's data are, by Dagster's own names for that; nothing where that is not set."""
-    lake, bigquery = LakeSettings.texts(), BigQuerySettings.texts()
-    if stage is not Stage.BIGQUERY_TABLE:
-        return {"dagster/uri": f"{lake['uri']}/{stage}/{aggregate_type}/"} if "uri" in lake else {}
+    if stage is Stage.BIGQUERY_TABLE:
+        return _table_name(f"{aggregate_type}_aggregates")
+    lake = LakeSettings.texts()
+    return {"dagster/uri": f"{lake['uri']}/{stage}/{aggregate_type}/"} if "uri" in lake else {}
+
+
+def _table_name(name: str) -> dict[str, str]:
+    """A table or a view of the dataset, under Dagster's own name for that."""
+    bigquery = BigQuerySettings.texts()
     if not {"project", "dataset"} <= bigquery.keys():
         return {}
-    return {"dagster/table_name": f"{bigquery['project']}.{bigquery['dataset']}.{aggregate_type}_aggregates"}
+    return {"dagster/table_name": f"{bigquery['project']}.{bigquery['dataset']}.{name}"}
 
 
 def view_spec(aggregate_type: AggregateType) -> AssetSpec:
     """The view of a type's histograms."""
-    place = _place(aggregate_type, Stage.BIGQUERY_TABLE).get("dagster/table_name")
-    name = {"dagster/table_name": place.replace("_aggregates", "_histograms")} if place else {}
     return AssetSpec(
         histograms_key(aggregate_type),
         deps=[stage_key(aggregate_type, Stage.BIGQUERY_TABLE)],
         description="A view of the BigQuery table, with each histogram's buckets, sum and count as numbers. Materialize"
         " it once, and after an upgrade",
-        metadata={"dagster/column_schema": VIEW_SCHEMA, **name},
+        metadata={"dagster/column_schema": VIEW_SCHEMA, **_table_name(f"{aggregate_type}_histograms")},
         group_name=aggregate_type.value,
         kinds={"bigquery", "view"},
         owners=OWNERS,

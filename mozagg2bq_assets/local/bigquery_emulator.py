@@ -11,8 +11,8 @@ Runs in an environment of its own (constraints-bigquery.txt), so it imports noth
 - `/token` hands out access tokens for the service account that the local stack writes;
 - its SQL reads and writes no file but the database's own and what is uploaded, and cannot change that;
 - nobody else is answered. The emulator runs SQL for whoever asks, and any page in a browser on this machine can
-  ask. So every request needs a token, no page is given one, and requests that a page makes or that came by another name
-  of this host are refused.
+  ask. So every request but the one for a token needs it, and no page is given one. Requests that a page makes, or that
+  came by another name of this host, are refused.
 """
 
 import re

@@ -1,7 +1,7 @@
 """The 13 columns of the Parquet file and of the BigQuery table, written down once.
 
-Every other schema in the project is derived from them. Where a column's values come from is in `parquet.query`. A table
-that exists in BigQuery is refused after a change here.
+Every other schema is derived from them, but for the SELECT lists of the two `histograms.sql`. Where a column's values
+come from is in `parquet.query`. A table that exists in BigQuery is refused after a change here.
 """
 
 from typing import NamedTuple

@@ -8,7 +8,7 @@ import sqlglot
 from sqlglot import expressions
 
 from mozagg2bq_assets.bigquery.questions import Answer, Query, answers
-from mozagg2bq_assets.errors import UserError, one_line
+from mozagg2bq_assets.errors import TOTAL_IS_TOO_LARGE, UserError, one_line
 from mozagg2bq_assets.parquet.reader import literal
 
 HISTOGRAMS = files(__package__).joinpath("histograms.sql").read_text()
@@ -23,7 +23,7 @@ def ask_file(path: Path, query: Query) -> list[Answer]:
         try:
             cursor = connection.execute(duckdb_sql(query.sql("histograms")), query.parameters())
         except duckdb.ConversionException as error:
-            raise UserError(f"a total is beyond 64 bits: ask for fewer rows ({one_line(str(error))})") from error
+            raise UserError(f"{TOTAL_IS_TOO_LARGE} ({one_line(str(error))})") from error
         return answers([column[0] for column in cursor.description or ()], cursor.fetchall())
 
 

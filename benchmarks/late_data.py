@@ -52,6 +52,7 @@ def main() -> None:
     with TemporaryDirectory(prefix="late-") as folder:
         stack = Stack(Path(folder))
         with running_stack(stack), stack.administrator() as connection:
+            os.environ["PARTITIONS_START"] = str(DAYS.start)
             timed("prepared", partial(make_tables, connection))
             timed("loaded", put_manifests)
             measure(connection)

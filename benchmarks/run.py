@@ -60,6 +60,7 @@ def main(section: str = "") -> None:
     if not chosen:
         sys.exit(f"no section {section!r}: {', '.join(each.__name__ for each in sections)}")
     with running_stack(STACK), TemporaryDirectory() as name:
+        del os.environ["PARTITIONS_START"]  # the stack's is that of its sample days
         with STACK.administrator() as connection:
             for line in prepare_eras(connection) if chosen in ([eras], [instead]) else prepare(connection):
                 note(line)

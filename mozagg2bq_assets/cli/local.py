@@ -57,10 +57,22 @@ def status() -> None:
 def seed(scale: float) -> None:
     """Replace the sample days in the embedded PostgreSQL.
 
-    They are five days from 2019-12-01 on, and one day of each era before.
+    They are the fourteen days before today. One is missing, and some are shaped as days of 2015 to 2017 were.
     """
     with Stack().administrator() as connection:
         for name in sample.seed(connection, scale):
+            click.echo(name)
+
+
+@click.command()
+@debug_option
+def grow() -> None:
+    """Add rows to one of build_id's sample days, as the aggregator does for weeks.
+
+    The sensor for late data then finds that day.
+    """
+    with Stack().administrator() as connection:
+        for name in sample.grow(connection):
             click.echo(name)
 
 

@@ -89,7 +89,7 @@ def query() -> None:
     """Ask the dashboard's questions, of BigQuery or of the lake."""
 
 
-@main.group(cls=LazyGroup, files=dict.fromkeys(("up", "down", "status", "seed"), "local"))
+@main.group(cls=LazyGroup, files=dict.fromkeys(("up", "down", "status", "seed", "grow"), "local"))
 @debug_option
 def local() -> None:
     """Run PostgreSQL, S3 and BigQuery on this machine."""

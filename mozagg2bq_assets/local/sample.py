@@ -1,22 +1,27 @@
-"""Sample data in the source's real shape, of each of its eras, made by the server itself."""
+"""Sample data in the source's real shape, made by the server itself: the days before today, some shaped as old ones."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import LiteralString
 
 import psycopg
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
+from mozagg2bq_assets.errors import UserError
 from mozagg2bq_assets.model.partitions import DayRange, Partition
 from mozagg2bq_assets.model.tables import AggregateType
 
-DAYS = DayRange(date(2019, 12, 1), date(2019, 12, 6))
-# A day of each era before: tables with a column in front, booleans, and `child` as text.
-OLD_DAYS = tuple(
-    DayRange(day, day + timedelta(days=1)) for day in (date(2015, 7, 1), date(2016, 9, 19), date(2017, 6, 15))
-)
-MISSING = Partition(AggregateType.SUBMISSION_DATE, date(2019, 12, 4))
+# Dagster's pages show recent days best: its plots have room for 120, its backfill dialog opens on the last ones.
+DAYS = 14
+# What the rows of a day look like, by the days that have gone since: as in this era, not as in that of the last years.
+LAST_ERA = date(2019, 12, 1)
+ERAS = {13: date(2015, 7, 1), 12: date(2016, 9, 19), 11: date(2017, 6, 15)}
+MISSING_DAY = 4
+# `grow` adds to this day of build_id, as the aggregator adds to a build's tables for weeks.
+GROWING_DAY = 6
+# Fewer people use Firefox at weekends. From Monday on.
+SHARES = (1.0, 1.02, 1.01, 0.99, 0.95, 0.72, 0.7)
 
 # A real day, 2019-12-01: 100 tables and 3,123,817 rows by submission date, and about a twelfth of the rows by build id.
 REAL_ROWS = {AggregateType.SUBMISSION_DATE: 3_123_817, AggregateType.BUILD_ID: 250_000}
@@ -80,20 +85,50 @@ E10S = sql.SQL("jsonb_build_object('e10sEnabled', random() < 0.5)")
 NOTHING = sql.SQL("'{}'::jsonb")
 
 
+def days() -> DayRange:
+    """The sample days: those before today."""
+    today = datetime.now(UTC).date()
+    return DayRange(today - timedelta(days=DAYS), today)
+
+
 def seed(connection: psycopg.Connection, scale: float = 0.001) -> Iterator[str]:
     """Replace the sample days in the database; yields each table's name as it is filled.
 
-    At scale 1 each day is as large as a real one: of submission_date 100 tables, 3.12 million rows and 719 MB of COPY
-    text, of build_id 8 tables and 250,000 rows.
-    Seeding again leaves exactly the same tables, and touches no table outside the sample days.
+    At scale 1 each day is about as large as a real one: of submission_date 100 tables, 3.12 million rows and 719 MB of
+    COPY text on a Monday, of build_id 8 tables and 250,000 rows.
+    Seeding again on the same day leaves exactly the same tables, and touches no table outside the sample days.
     """
     connection.execute("SELECT setseed(0.2019)")
     create_update_dates(connection)
-    days = [day for days in (*OLD_DAYS, DAYS) for day in days]
-    for partition in (Partition(aggregate_type, day) for aggregate_type in AggregateType for day in days):
-        drop_partition(connection, partition)
-        if partition != MISSING:
-            yield from seed_partition(connection, partition, scale)
+    sampled = days()
+    for aggregate_type in AggregateType:
+        for day in sampled:
+            ago, partition = (sampled.end - day).days, Partition(aggregate_type, day)
+            drop_partition(connection, partition)
+            if aggregate_type is AggregateType.BUILD_ID or ago != MISSING_DAY:
+                yield from seed_partition(connection, partition, scale * SHARES[day.weekday()], ERAS.get(ago, LAST_ERA))
+
+
+def grow(connection: psycopg.Connection) -> Iterator[str]:
+    """Add a tenth to one day of build_id, as the aggregator does; yields each table's name.
+
+    Raises UserError where its tables are not there.
+    """
+    partition = Partition(AggregateType.BUILD_ID, days().end - timedelta(days=GROWING_DAY))
+    names = partition_tables(connection, partition)
+    if not names:
+        raise UserError(f"the source has no tables of {partition}: `mozagg2bq local seed` makes them")
+    for name in names:
+        with connection.transaction():
+            connection.execute(
+                sql.SQL("INSERT INTO {0} SELECT * FROM {0} WHERE random() < 0.1").format(sql.Identifier(name))
+            )
+            connection.execute(
+                "UPDATE table_update_dates SET submission_dates = submission_dates"
+                " || to_char(%s + cardinality(submission_dates), 'YYYYMMDD') WHERE tablename = %s",
+                (partition.day, name),
+            )
+        yield name
 
 
 def create_update_dates(connection: psycopg.Connection) -> None:
@@ -108,17 +143,23 @@ def is_there(connection: psycopg.Connection) -> bool:
     return connection.execute("SELECT FROM pg_tables WHERE tablename = 'table_update_dates'").fetchone() is not None
 
 
-def seed_partition(connection: psycopg.Connection, partition: Partition, scale: float) -> Iterator[str]:
-    """Make and fill the tables of one partition; yields their names. The first also holds the edge cases."""
+def seed_partition(
+    connection: psycopg.Connection, partition: Partition, scale: float, era: date | None = None
+) -> Iterator[str]:
+    """Make and fill the tables of one partition; yields their names. The first also holds the edge cases.
+
+    They are shaped as those of the day `era` were, which by default is the partition's own.
+    """
+    era = era or partition.day
     names = table_names(partition, max(6, round(REAL_TABLES[partition.aggregate_type] * min(scale, 1))))
     total = max(20 * len(names), round(REAL_ROWS[partition.aggregate_type] * scale))
     for n, (name, rows) in enumerate(zip(names, row_counts(total, len(names)), strict=True)):
         with connection.transaction():
-            create_table(connection, name, "id serial, " if partition.day < NO_ID else "")
+            create_table(connection, name, "id serial, " if era < NO_ID else "")
             if n == 0:
-                insert(connection, name, edge_rows(partition.day))
+                insert(connection, name, edge_rows(era))
                 rows -= len(EDGE_ROWS)
-            connection.execute(rows_query(name, rows, partition.day))
+            connection.execute(rows_query(name, rows, era))
             connection.execute(
                 "INSERT INTO table_update_dates VALUES (%s, ARRAY[%s])"
                 " ON CONFLICT (tablename) DO UPDATE SET submission_dates = excluded.submission_dates",
@@ -188,9 +229,15 @@ def insert(
 
 def drop_partition(connection: psycopg.Connection, partition: Partition) -> None:
     """Drop every table of a partition and its record of updates, which the trimming job would leave."""
-    pattern = f"^{partition.aggregate_type}_.+_[^_]+_{partition.ds_nodash}[0-9]*$"
-    for (name,) in connection.execute(
-        "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename ~ %s", (pattern,)
-    ).fetchall():
+    for name in partition_tables(connection, partition):
         connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(name)))
         connection.execute("DELETE FROM table_update_dates WHERE tablename = %s", (name,))
+
+
+def partition_tables(connection: psycopg.Connection, partition: Partition) -> list[str]:
+    """The names of a partition's tables."""
+    pattern = f"^{partition.aggregate_type}_.+_[^_]+_{partition.ds_nodash}[0-9]*$"
+    found = connection.execute(
+        "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename ~ %s ORDER BY 1", (pattern,)
+    )
+    return [name for (name,) in found.fetchall()]

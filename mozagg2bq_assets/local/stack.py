@@ -17,6 +17,7 @@ from pathlib import Path
 import psycopg
 
 from mozagg2bq_assets.errors import UserError
+from mozagg2bq_assets.local import sample
 from mozagg2bq_assets.local.credentials import made_up_secrets, write_private, write_service_account
 from mozagg2bq_assets.local.postgres import DATABASE, ROLE, PostgresServer, tools_dir
 from mozagg2bq_assets.local.services import Service, undisturbed
@@ -166,6 +167,7 @@ class Stack:
             "AWS_EC2_METADATA_DISABLED": "true",
             "LAKE_URI": f"s3://{BUCKET}/mozagg2bq",
             "BIGQUERY_EMULATOR_HOST": f"http://127.0.0.1:{bigquery_port}",
+            "PARTITIONS_START": self._first_day(),
             "BIGQUERY_PROJECT": "local",
             "BIGQUERY_DATASET": "telemetry",
             "GOOGLE_APPLICATION_CREDENTIALS": str(self.state_dir.resolve() / "service_account.json"),
@@ -175,6 +177,13 @@ class Stack:
             "NO_PROXY": "127.0.0.1",
             "no_proxy": "127.0.0.1",
         }
+
+    def _first_day(self) -> str:
+        """The first sample day when this stack was first started: from there on, each day may have data."""
+        path = self.state_dir / "partitions_start"
+        if not path.exists():
+            write_private(path, sample.days().start.isoformat())
+        return path.read_text()
 
     @contextmanager
     def _lock(self) -> Iterator[None]:

@@ -3,7 +3,9 @@
 The row counts of the stages are declared in `specs` and evaluated in `events`.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, date, datetime
+from typing import Any
 
 from dagster import (
     AssetCheckResult,
@@ -11,6 +13,7 @@ from dagster import (
     Failure,
     MetadataValue,
     TableColumn,
+    TableMetadataValue,
     TableRecord,
     TableSchema,
     asset_check,
@@ -21,9 +24,10 @@ from mozagg2bq_assets.defs.resources import LakeResource, PostgresResource, Ware
 from mozagg2bq_assets.errors import OperatorError
 from mozagg2bq_assets.model.partitions import DayRange
 from mozagg2bq_assets.model.tables import AggregateType
-from mozagg2bq_assets.pipeline.reconcile import Report, reconcile
+from mozagg2bq_assets.pipeline.reconcile import RECENT_DAYS, Report, reconcile
 
 LISTED = 100
+SHOWN = 3
 _COUNTS = ("source_tables", "dump_rows", "parquet_rows", "bigquery_rows")
 
 
@@ -33,8 +37,10 @@ def reconciliation(aggregate_type: AggregateType, start: date) -> AssetChecksDef
     @asset_check(
         asset=source_key(aggregate_type),
         name=RECONCILIATION,
-        description="Every source table is in its day's dump, and dump, Parquet and BigQuery have the same number of"
-        " rows",
+        description="Compares, for all days: the names of the source's tables with those in the dumps; the rows in"
+        f" dump, Parquet and BigQuery; the files in the lake with their manifests. The source's rows are counted on the"
+        f" last {RECENT_DAYS} days and on days without a dump. What rows hold is compared by"
+        " `mozagg2bq verify --content` alone. When red: materialize what the first line names",
     )
     def check(postgres: PostgresResource, lake: LakeResource, bigquery: WarehouseResource) -> AssetCheckResult:
         everything = DayRange(start, datetime.now(UTC).date())
@@ -48,30 +54,36 @@ def reconciliation(aggregate_type: AggregateType, start: date) -> AssetChecksDef
 
 
 def _result(report: Report) -> AssetCheckResult:
-    differing = [day for day in report.days if day.differences]
+    differing, groups = report.differing, report.grouped
     records = [
         TableRecord(
             {
                 "day": str(day.day),
                 **{name: getattr(day, name) or 0 for name in _COUNTS},
-                "differences": "; ".join(day.differences),
+                "differences": "; ".join(map(str, day.differences)),
             }
         )
-        for day in (differing or report.days)[:LISTED]
+        for day in (differing or report.days)[-LISTED:]
     ]
     schema = TableSchema(
         [TableColumn("day"), *(TableColumn(name, "int") for name in _COUNTS), TableColumn("differences")]
     )
+    metadata: dict[str, Any] = {
+        "differences": _lines("difference", groups),
+        # Not as Markdown: names of tables may hold some.
+        "notes": _lines("note", report.notes),
+        "days_that_differ" if differing else "last_days": MetadataValue.table(records, schema),
+        "number_of_days": len(report.days),
+    }
     return AssetCheckResult(
         passed=not differing,
-        description="; ".join(report.differences[:3]) or f"{len(report.days)} days agree",
-        metadata={
-            "days": len(report.days),
-            "days_that_differ": len(differing),
-            "first_days": MetadataValue.table(records, schema),
-            # Not as Markdown: names of tables may hold some.
-            "notes": MetadataValue.table(
-                [TableRecord({"note": note}) for note in report.notes[:LISTED]], TableSchema([TableColumn("note")])
-            ),
-        },
+        description="; ".join(groups[:SHOWN]) + (f"; and {len(groups) - SHOWN} more" if len(groups) > SHOWN else "")
+        or f"{len(report.days)} days agree",
+        metadata={name: value for name, value in metadata.items() if value is not None},
     )
+
+
+def _lines(name: str, lines: Sequence[str]) -> TableMetadataValue | None:
+    """A table of one column; None where it would have no rows."""
+    records = [TableRecord({name: line}) for line in lines[:LISTED]]
+    return MetadataValue.table(records, TableSchema([TableColumn(name)])) if records else None

@@ -12,10 +12,18 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeIn
 from mozagg2bq_assets.errors import DataError, brief
 from mozagg2bq_assets.model.counts import ChannelCounts, TableCounts, UnmappedKey
 from mozagg2bq_assets.model.files import StoredFile
-from mozagg2bq_assets.model.partitions import Partition, Stage
+from mozagg2bq_assets.model.partitions import Partition, Stage, remedy
 from mozagg2bq_assets.model.runs import Run
 from mozagg2bq_assets.model.tables import AggregateType
 from mozagg2bq_assets.model.updates import SourceState
+
+
+class DamagedVersion(DataError):
+    """A version in the lake that is not as it was committed: a manifest or a file of `stage`."""
+
+    def __init__(self, what: str, partition: Partition, stage: Stage) -> None:
+        super().__init__(f"{what}: {remedy(partition, stage)}")
+        self.stage = stage
 
 
 class _Model(BaseModel):

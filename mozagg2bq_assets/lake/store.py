@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from botocore.exceptions import ClientError
 
 from mozagg2bq_assets.errors import Attempt, DataError, OperatorError, UserError, machine_errors
-from mozagg2bq_assets.lake.manifest import AnyManifest, StageManifest
+from mozagg2bq_assets.lake.manifest import AnyManifest, DamagedVersion, StageManifest
 from mozagg2bq_assets.lake.objects import s3_client, s3_errors, split_uri
 from mozagg2bq_assets.model.files import StoredFile, describe
 from mozagg2bq_assets.model.partitions import DayRange, Partition, Stage, parse_ds_nodash
@@ -84,11 +84,11 @@ class Lake:
     def read(self, kind: type[AnyManifest], partition: Partition) -> AnyManifest | None:
         """The manifest of a partition's stage, None where there is none.
 
-        Raises DataError where two reads find it damaged or of another partition: one answer may have been cut.
+        Raises DamagedVersion where two reads find it damaged or of another partition: one answer may have been cut.
         """
         try:
             return self._read(kind, partition)
-        except DataError:
+        except DamagedVersion:
             return self._read(kind, partition)
 
     def read_version(self, kind: type[AnyManifest], partition: Partition, version: str) -> AnyManifest:
@@ -105,9 +105,12 @@ class Lake:
                 body = self.client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
             except self.client.exceptions.NoSuchKey:
                 return None
-        manifest = kind.from_json(body, f"s3://{self.bucket}/{key}")
-        if manifest.partition != partition:
-            raise DataError(f"s3://{self.bucket}/{key}: damaged manifest: it is that of {manifest.partition}")
+        try:
+            manifest = kind.from_json(body, f"s3://{self.bucket}/{key}")
+            if manifest.partition != partition:
+                raise DataError(f"s3://{self.bucket}/{key}: damaged manifest: it is that of {manifest.partition}")
+        except DataError as error:
+            raise DamagedVersion(str(error), partition, kind.of) from error
         return cast(AnyManifest, manifest)
 
     def manifests(
@@ -127,13 +130,16 @@ class Lake:
     def fetch(self, manifest: StageManifest, directory: Path, only: Sequence[str] | None = None) -> list[Path]:
         """Download a version's files, or those of some names alone.
 
-        Raises DataError unless each is there and exactly as the manifest says.
+        Raises DamagedVersion unless each is there and exactly as the manifest says.
         """
         folder = self.key(manifest.of, manifest.partition.path, manifest.version)
         files = [file for file in manifest.files if only is None or file.name in only]
         directory.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(TRANSFERS) as pool:
-            return list(pool.map(lambda file: self.download(f"{folder}/{file.name}", directory, file), files))
+            try:
+                return list(pool.map(lambda file: self.download(f"{folder}/{file.name}", directory, file), files))
+            except DataError as error:
+                raise DamagedVersion(str(error), manifest.partition, manifest.of) from error
 
     def download(self, key: str, directory: Path, expected: StoredFile) -> Path:
         """Fetch one file into a folder.

@@ -49,6 +49,11 @@ class Partition:
         return f"{self.aggregate_type} {self.ds_nodash}"
 
 
+def remedy(partition: Partition, stage: Stage) -> str:
+    """What mends a stage of a partition, as the end of a message. The stages after it follow."""
+    return f"materialize {partition.aggregate_type}/{stage} of {partition.day}"
+
+
 def days_by_type(partitions: Iterable[Partition]) -> dict[AggregateType, list[str]]:
     """Days of the partitions, written `20191201`, by type."""
     days: dict[AggregateType, list[str]] = {}

@@ -121,7 +121,7 @@ class LakeSettings(Settings):
 
 
 class BigQuerySettings(Settings):
-    """The tables. Credentials and emulator are the client's own: GOOGLE_*, BIGQUERY_EMULATOR_HOST."""
+    """The tables. Credentials are the client's own: GOOGLE_*."""
 
     project: str = Field(validation_alias="BIGQUERY_PROJECT", description="The project that holds the dataset.")
     dataset: str = Field(
@@ -131,6 +131,11 @@ class BigQuerySettings(Settings):
     )
     location: str | None = Field(
         None, validation_alias="BIGQUERY_LOCATION", description="Where the dataset is made; by default in the US."
+    )
+    emulator_host: str | None = Field(
+        None,
+        validation_alias="BIGQUERY_EMULATOR_HOST",
+        description="The URL of an emulator in the place of the service, for tests; the client reads it by itself.",
     )
 
 

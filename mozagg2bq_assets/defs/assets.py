@@ -1,14 +1,16 @@
 """The assets: for each aggregate type the external source tables, and the three stages that are made from them."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
 from dagster import (
     AssetCheckEvaluation,
+    AssetCheckKey,
     AssetExecutionContext,
     AssetMaterialization,
     AssetsDefinition,
@@ -17,27 +19,32 @@ from dagster import (
     DagsterInstance,
     DailyPartitionsDefinition,
     Failure,
+    Output,
     multi_asset,
 )
 from pydantic import Field
 
-from mozagg2bq_assets.defs.events import failure_events, result_events
-from mozagg2bq_assets.defs.keys import stage_key
-from mozagg2bq_assets.defs.partitions import partition_key
+from mozagg2bq_assets.defs.events import failure_events, recount_events, result_events
+from mozagg2bq_assets.defs.keys import ROW_COUNT, stage_key
+from mozagg2bq_assets.defs.partitions import partition_key, shortened
 from mozagg2bq_assets.defs.resources import LakeResource, PostgresResource, SparkResource, WarehouseResource
 from mozagg2bq_assets.defs.specs import check_specs, stage_specs
 from mozagg2bq_assets.errors import OperatorError, machine_errors
 from mozagg2bq_assets.lake.writer import LakeWriter
-from mozagg2bq_assets.model.partitions import Partition, Stage
+from mozagg2bq_assets.model.partitions import DayRange, Partition, Stage
 from mozagg2bq_assets.model.runs import Run
 from mozagg2bq_assets.model.tables import AggregateType
 from mozagg2bq_assets.parquet.converter import Converter, DuckDBConverter, Engine
 from mozagg2bq_assets.pipeline.ingest import Services, ingest
+from mozagg2bq_assets.pipeline.reconcile import reconcile
+from mozagg2bq_assets.pipeline.result import StageResult
+from mozagg2bq_assets.postgres.dump import TABLE_BEGUN
 from mozagg2bq_assets.scratch import scratch_folder
 from mozagg2bq_assets.settings import RunSettings
 
 BACKFILL_ID_TAG = "dagster/backfill"
 PROGRESS_SECONDS = 5.0
+CAUSES = 3
 
 
 class StagesConfig(Config):
@@ -71,10 +78,16 @@ def daily_stages(
         lake: LakeResource,
         bigquery: WarehouseResource,
         spark: SparkResource,
-    ) -> Iterator[AssetMaterialization | AssetCheckEvaluation]:
+    ) -> Iterator[AssetMaterialization | AssetCheckEvaluation | Output[None]]:
         selected = [stage for stage in Stage if stage_key(aggregate_type, stage) in context.selected_asset_keys]
+        if not selected:
+            yield from _recounted(context, aggregate_type, settings.partitions_start, lake, bigquery)
+            yield from _check_outputs(context)
+            return
         partitions = [Partition(aggregate_type, date.fromisoformat(key)) for key in context.partition_keys]
+        _tag_with_days(context, aggregate_type)
         failures: dict[Partition, OperatorError] = {}
+        taken = Counter[Stage]()
         with _one_line_failure(), scratch_folder() as folder, ExitStack() as stack:
             writer = LakeWriter(
                 lake.lake(),
@@ -95,16 +108,20 @@ def daily_stages(
                 config.accept_shrink,
                 timedelta(hours=settings.source_grace_hours),
             )
-            attempt, log = context.op_execution_context.retry_number, _progress_log(context)
-            for result in ingest(partitions, selected, services, folder, attempt, log):
+            attempt, log, warn = context.op_execution_context.retry_number, _progress_log(context), context.log.warning
+            for result in ingest(partitions, selected, services, folder, attempt, log, warn):
+                taken[result.stage] += 1
+                line = f"{taken[result.stage]} of {len(partitions)} days, {result}"
                 if result.error is None:
-                    yield from result_events(result)
+                    context.log.log("WARNING" if result.warning else "INFO", f"{line}{_unusual(result)}")
+                    yield from result_events(result, context.instance)
                 else:
-                    context.log.error(str(result))
+                    context.log.error(line)
                     failures[result.partition] = result.error
-                    yield from failure_events(result)
+                    yield from failure_events(result, context.instance)
         if failures:
             raise _failure(aggregate_type, failures, len(partitions))
+        yield from _check_outputs(context)
 
     return stages
 
@@ -118,9 +135,54 @@ def _converter(engine: Engine, spark: SparkResource, writer: LakeWriter, folder:
             return spark.converter(writer.lake, writer.run.run_id)
 
 
+def _unusual(result: StageResult) -> str:
+    return f": {result.warning}" if result.warning else ""
+
+
 def _failure(aggregate_type: AggregateType, failures: Mapping[Partition, OperatorError], days: int) -> Failure:
-    listed = "; ".join(f"{partition_key(partition)}: {error}" for partition, error in sorted(failures.items()))
-    return Failure(f"{len(failures)} of {days} days of {aggregate_type} failed: {listed}")
+    """Each cause once, the most frequent first, and the days that it has cost."""
+    causes: dict[str, list[str]] = {}
+    for partition, error in sorted(failures.items()):
+        causes.setdefault(str(error), []).append(partition_key(partition))
+    listed = [f"{cause} ({shortened(keys)})" for cause, keys in sorted(causes.items(), key=lambda item: -len(item[1]))]
+    more = f"; and {len(listed) - CAUSES} other causes: see the log" if len(listed) > CAUSES else ""
+    return Failure(
+        f"{'; '.join(listed[:CAUSES])}{more}; {len(failures)} of {days} days of {aggregate_type} failed, the others are"
+        " committed: when the cause is gone, re-execute this run"
+    )
+
+
+def _check_outputs(context: AssetExecutionContext) -> Iterator[Output[None]]:
+    """Dagster remarks in the log, as if that were a fault, that a check has no output. So it gets one, of nothing."""
+    for key in sorted(context.selected_asset_check_keys):
+        yield Output(None, context.assets_def.get_output_name_for_asset_check_key(key))
+
+
+def _recounted(
+    context: AssetExecutionContext,
+    aggregate_type: AggregateType,
+    start: date,
+    lake: LakeResource,
+    bigquery: WarehouseResource,
+) -> Iterator[AssetCheckEvaluation]:
+    """A run of checks alone has no days: all that are there are counted again, in the lake and in BigQuery."""
+    everything = DayRange(start, datetime.now(UTC).date())
+    with _one_line_failure(), bigquery.warehouse() as warehouse:
+        report = reconcile(None, lake.lake(), warehouse, aggregate_type, everything)
+    checked = [
+        stage
+        for stage in Stage
+        if AssetCheckKey(stage_key(aggregate_type, stage), ROW_COUNT) in context.selected_asset_check_keys
+    ]
+    context.log.info(f"counting {len(report.days)} days again")
+    for day in report.days:
+        for stage in checked:
+            yield from recount_events(day, Partition(aggregate_type, day.day), stage, context.instance)
+
+
+def _tag_with_days(context: AssetExecutionContext, aggregate_type: AggregateType) -> None:
+    """Let the list of runs say which days of the type a run takes."""
+    context.instance.add_run_tags(context.run.run_id, {aggregate_type.value: shortened(context.partition_keys)})
 
 
 @contextmanager
@@ -144,16 +206,14 @@ def _is_running(instance: DagsterInstance, run_id: str) -> bool | None:
 
 def _progress_log(context: AssetExecutionContext) -> Callable[[str], None]:
     """Log all messages but pg_dump's; of those, only that a table has begun, and at most one every few seconds."""
-    begun, logged = 0, time.monotonic()
+    logged = -PROGRESS_SECONDS
 
     def log(message: str) -> None:
-        nonlocal begun, logged
+        nonlocal logged
         if not message.startswith("pg_dump: "):
-            context.log.warning(message)
-        elif message.startswith("pg_dump: dumping contents of table"):
-            begun += 1
-            if begun == 1 or time.monotonic() - logged > PROGRESS_SECONDS:
-                context.log.info(f"{message} (number {begun})")
-                logged = time.monotonic()
+            context.log.info(message)
+        elif message.startswith(TABLE_BEGUN) and time.monotonic() - logged > PROGRESS_SECONDS:
+            context.log.info(message)
+            logged = time.monotonic()
 
     return log

@@ -1,6 +1,6 @@
 """Daily partitions, of both types the same, in UTC: ranges of them, and which are under way."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import date, timedelta
 
 from dagster import AssetPartitionStatus, DagsterInstance, DailyPartitionsDefinition
@@ -21,6 +21,13 @@ def daily_partitions(start: date) -> DailyPartitionsDefinition:
 def partition_key(partition: Partition) -> str:
     """A partition as Dagster names it: by its day, since each type has assets of its own."""
     return partition.day.isoformat()
+
+
+def shortened(keys: Sequence[str]) -> str:
+    """The keys of some days in a few words."""
+    if len(keys) <= 2:
+        return ", ".join(keys)
+    return f"{len(keys)} days, {keys[0]} to {keys[-1]}"
 
 
 def stretches(days: Iterable[date]) -> list[DayRange]:

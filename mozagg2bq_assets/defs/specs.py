@@ -9,6 +9,7 @@ from dagster import (
     AssetKey,
     AssetSpec,
     DailyPartitionsDefinition,
+    MetadataValue,
     PreviewWarning,
     TableColumn,
     TableColumnConstraints,
@@ -22,6 +23,7 @@ from mozagg2bq_assets.model.tables import AggregateType
 from mozagg2bq_assets.settings import BigQuerySettings, LakeSettings
 
 OWNERS = ["team:telemetry"]
+CONSOLE = "https://console.cloud.google.com/bigquery"
 
 
 def _schema(columns: Iterable[Column]) -> TableSchema:
@@ -49,15 +51,24 @@ class Shown(NamedTuple):
     metadata: dict[str, Any]
 
 
+WHEN_RED = "When a day is red: its check `row_count` says why, and what to do."
 SHOWN = {
-    Stage.RAW_DUMP: Shown("pg_dump archive of the day's tables, in the lake", {"s3"}, {}),
+    Stage.RAW_DUMP: Shown(
+        "The day's source tables as a pg_dump archive in the lake, taken in one snapshot and counted there. Made each"
+        f" morning, and again when the source has changed. {WHEN_RED}",
+        {"s3"},
+        {},
+    ),
     Stage.PARQUET: Shown(
-        "The day's rows as one Parquet file, in the lake",
+        f"The rows of the day's dump as one Parquet file in the lake. Made after each dump. {WHEN_RED}",
         {"s3", "parquet"},
         {"dagster/column_schema": COLUMN_SCHEMA},
     ),
     Stage.BIGQUERY_TABLE: Shown(
-        "The day's partition of the BigQuery table", {"bigquery"}, {"dagster/column_schema": COLUMN_SCHEMA}
+        "The rows of the day's Parquet file as one partition of the BigQuery table, replaced as a whole. Made after"
+        f" each Parquet file. {WHEN_RED}",
+        {"bigquery"},
+        {"dagster/column_schema": COLUMN_SCHEMA},
     ),
 }
 
@@ -66,7 +77,9 @@ def source_tables(aggregate_type: AggregateType) -> AssetSpec:
     """The tables in PostgreSQL, which somebody else writes."""
     return AssetSpec(
         source_key(aggregate_type),
-        description=f"PostgreSQL tables {aggregate_type}_CHANNEL_VERSION_YYYYMMDD, written by the telemetry aggregator",
+        description=f"The PostgreSQL tables {aggregate_type}_CHANNEL_VERSION_YYYYMMDD. The telemetry aggregator writes"
+        " them: a day's tables come in the hours after it, and those of build dates grow for weeks. When `up_to_date`"
+        " is red: turn the sensor for late data on. When `reconciliation` is red: materialize what it names.",
         group_name=aggregate_type.value,
         kinds={"postgres"},
         owners=OWNERS,
@@ -95,7 +108,7 @@ def stage_specs(aggregate_type: AggregateType, daily: DailyPartitionsDefinition)
     ]
 
 
-def _place(aggregate_type: AggregateType, stage: Stage) -> dict[str, str]:
+def _place(aggregate_type: AggregateType, stage: Stage) -> dict[str, Any]:
     """Where a stage's data are, by Dagster's own names for that; nothing where that is not set."""
     if stage is Stage.BIGQUERY_TABLE:
         return _table_name(f"{aggregate_type}_aggregates")
@@ -103,12 +116,17 @@ def _place(aggregate_type: AggregateType, stage: Stage) -> dict[str, str]:
     return {"dagster/uri": f"{lake['uri']}/{stage}/{aggregate_type}/"} if "uri" in lake else {}
 
 
-def _table_name(name: str) -> dict[str, str]:
+def _table_name(name: str) -> dict[str, Any]:
     """A table or a view of the dataset, under Dagster's own name for that."""
     bigquery = BigQuerySettings.texts()
     if not {"project", "dataset"} <= bigquery.keys():
         return {}
-    return {"dagster/table_name": f"{bigquery['project']}.{bigquery['dataset']}.{name}"}
+    project, dataset = bigquery["project"], bigquery["dataset"]
+    place: dict[str, Any] = {"dagster/table_name": f"{project}.{dataset}.{name}"}
+    # The console knows nothing of an emulator.
+    if "emulator_host" not in bigquery:
+        place["console"] = MetadataValue.url(f"{CONSOLE}?p={project}&d={dataset}&t={name}&page=table")
+    return place
 
 
 def view_spec(aggregate_type: AggregateType) -> AssetSpec:
@@ -139,8 +157,9 @@ def check_specs(aggregate_type: AggregateType, daily: DailyPartitionsDefinition)
             AssetCheckSpec(
                 ROW_COUNT,
                 asset=stage_key(aggregate_type, stage),
-                description="Every row of the stage before is there, by table or by channel and version; warns of"
-                " what is unusual",
+                description="Every row of the stage before is there, by table or by channel and version. Evaluated for"
+                " each day as it is committed; yellow says what is unusual, red what to do. Executed by itself, it"
+                " counts in the lake and in BigQuery again",
                 partitions_def=daily,
             )
             for stage in Stage

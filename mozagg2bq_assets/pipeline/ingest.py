@@ -9,17 +9,17 @@ no stage needs it. An engine that takes all dumps before it begins, as Spark doe
 """
 
 import shutil
+import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from itertools import islice
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from threading import Event
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from mozagg2bq_assets.errors import Attempt, Cancelled, DataError, OperatorError
 from mozagg2bq_assets.lake.manifest import DumpManifest, ParquetManifest
@@ -31,6 +31,7 @@ from mozagg2bq_assets.patience import Patience
 from mozagg2bq_assets.pipeline.dumps import CommittedDump, LocalDump
 from mozagg2bq_assets.pipeline.parts import PartsOnDisk
 from mozagg2bq_assets.pipeline.result import StageResult
+from mozagg2bq_assets.pipeline.side_by_side import ahead, side_by_side
 from mozagg2bq_assets.pipeline.stages import LocalParquet, Stages
 from mozagg2bq_assets.postgres.connection import Postgres
 from mozagg2bq_assets.postgres.dump import Dumper, PartitionDump
@@ -38,6 +39,10 @@ from mozagg2bq_assets.postgres.pg_dump import JOBS
 
 if TYPE_CHECKING:
     from mozagg2bq_assets.bigquery.warehouse import Warehouse
+
+# A log without a line for longer looks as if nothing happened.
+QUIET_SECONDS = 10.0
+LISTED = 3
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
@@ -70,16 +75,19 @@ def ingest(
     directory: Path,
     attempt: int = 0,
     progress: Callable[[str], None] = lambda _: None,
+    warn: Callable[[str], None] | None = None,
 ) -> Generator[StageResult, None, None]:
     """Take partitions through some stages and yield what each stage did with each partition, as soon as it is done.
 
     A partition that fails at a stage goes no further and does not make others fail; a step that meets a service which
-    is away is tried again before it fails. `directory` is for local files, which go with their partition. `progress` is
-    told, in another thread, what pg_dump says and what is waited for. Leaving the generator early ends pg_dump, waits
-    for the steps under way and begins no other. Raises OperatorError for what stops all partitions.
+    is away is tried again before it fails. `directory` is for local files, which go with their partition.
+
+    `progress` is told, in other threads, what begins, what pg_dump says, and after QUIET_SECONDS without a result what
+    is under way. `warn`, or `progress` in its place, is told which service is waited for. Leaving the generator early
+    ends pg_dump, waits for the steps under way and begins no other. Raises OperatorError for what stops all partitions.
     """
     cancelled = Event()
-    patience = Patience(services.patience_seconds, progress, cancelled)
+    patience = Patience(services.patience_seconds, warn or progress, cancelled)
     flow = _Flow(
         partitions,
         stages,
@@ -94,7 +102,7 @@ def ingest(
         work = pool.submit(flow.run)
         work.add_done_callback(lambda _: flow.results.put(None))
         try:
-            while (result := flow.results.get()) is not None:
+            while (result := flow.next_result()) is not None:
                 yield result
             work.result()
         finally:
@@ -123,6 +131,18 @@ class _Flow:
     patience: Patience
     on_disk: PartsOnDisk
     results: "SimpleQueue[StageResult | None]" = field(default_factory=SimpleQueue)
+    under_way: dict[tuple[Partition, Stage], float] = field(default_factory=dict)
+
+    def next_result(self) -> StageResult | None:
+        """The next result; None after the last. Says what is under way whenever there is none for QUIET_SECONDS."""
+        while True:
+            try:
+                return self.results.get(timeout=QUIET_SECONDS)
+            except Empty:
+                now = time.monotonic()
+                steps = [f"{p.day} {stage} ({now - begun:.0f} s)" for (p, stage), begun in list(self.under_way.items())]
+                others = f" and {len(steps) - LISTED} more" if len(steps) > LISTED else ""
+                self.progress(f"at work: {', '.join(steps[:LISTED]) or 'getting ready'}{others}")
 
     def run(self) -> None:
         """Pull all partitions through the selected stages."""
@@ -141,14 +161,14 @@ class _Flow:
 
     def _done(self, stage: Stage, steps: "Iterator[_Step]") -> Iterator[_Work]:
         """Run the steps of a stage, some at once, and pass on the partitions that did not fail."""
-        works = _side_by_side(partial(self._take, stage), steps, self.services.in_flight)
+        works = side_by_side(partial(self._take, stage), steps, self.services.in_flight)
         return (work for work in works if work is not None)
 
     def _dumps(self, source: Postgres) -> "Iterator[_Step]":
         """Days that were committed by a run which this one continues are not dumped again."""
         resume = partial(self._patiently, self.stages.resumed_dump)
         missing = []
-        for partition, result in _side_by_side(resume, iter(self.partitions), self.services.in_flight):
+        for partition, result in side_by_side(resume, iter(self.partitions), self.services.in_flight):
             if result is None:
                 missing.append(partition)
             else:
@@ -158,6 +178,7 @@ class _Flow:
             dumper = Dumper(source, folder, self.progress, self.patience, self.services.dump_jobs)
             for part in dumper.parts(missing):
                 self.on_disk.enter(part)
+                self._begin(Stage.RAW_DUMP, *part)
                 for partition, dump in dumper.dump_part(part):
                     yield (
                         partition,
@@ -195,7 +216,7 @@ class _Flow:
         dumps: dict[Partition, CommittedDump] = {}
 
         def to_convert() -> Iterator[CommittedDump]:
-            for work in _ahead(works):
+            for work in ahead(works):
                 try:
                     dump = self.patience.call(partial(self._dump_to_convert, work))
                 except OperatorError as error:
@@ -205,6 +226,7 @@ class _Flow:
                     others.append((work.partition, partial(_pass_on, dump, work)))
                 else:
                     dumps[work.partition] = dump
+                    self._begin(Stage.PARQUET, work.partition)
                     yield dump
                     # The engine has converted it, or knows where its executors find it.
                     self._remove(Stage.RAW_DUMP, work.partition)
@@ -235,6 +257,7 @@ class _Flow:
             yield work.partition, partial(self._load, work, warehouse)
 
     def _load(self, work: _Work, warehouse: "Warehouse") -> tuple[StageResult, _Work]:
+        self._begin(Stage.BIGQUERY_TABLE, work.partition)
         folder = self._folder(Stage.BIGQUERY_TABLE, work.partition)
         return self.stages.load(warehouse, work.partition, work.parquet, folder), work
 
@@ -255,7 +278,15 @@ class _Flow:
         self._report(result)
         return work
 
+    def _begin(self, stage: Stage, *partitions: Partition) -> None:
+        """Say that a step of one or more partitions begins, unless it is only tried again."""
+        if new := [each for each in partitions if (each, stage) not in self.under_way]:
+            self.under_way.update(dict.fromkeys(((each, stage) for each in new), time.monotonic()))
+            more = f" and {len(new) - 1} more days" if len(new) > 1 else ""
+            self.progress(f"{new[0].day}{more} {stage}: begins")
+
     def _report(self, result: StageResult) -> None:
+        self.under_way.pop((result.partition, result.stage), None)
         if result.error is not None or result.stage == self.selected[-1]:
             for stage in Stage:
                 self._remove(stage, result.partition)
@@ -278,37 +309,6 @@ _Step: TypeAlias = tuple[Partition, Attempt[Callable[[], tuple[StageResult, _Wor
 
 def _pass_on(result: StageResult, work: _Work) -> tuple[StageResult, _Work]:
     return result, work
-
-
-def _ahead(items: Iterator[Item]) -> Iterator[Item]:
-    """The same items; while one is used, the next is made in a thread of its own."""
-    return _side_by_side(_itself, items, 1)
-
-
-def _side_by_side(make: Callable[[Item], Made], items: Iterable[Item], width: int) -> Iterator[Made]:
-    """Yield what is made of each item, in their order; `width` of them are made at once, while the next item comes.
-
-    An error of `make` is raised in its item's turn, one of `items` at once; after that no other item is begun.
-    """
-    iterator = iter(items)
-    with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(width) as several:
-        coming: Future[Item | None] | None = one.submit(next, iterator, None)
-        under_way: deque[Future[Made]] = deque()
-        while coming or under_way:
-            if coming and len(under_way) < width:
-                first: list[Future[Any]] = [coming, *islice(under_way, 1)]
-                wait(first, return_when=FIRST_COMPLETED)
-                if coming.done():
-                    item = coming.result()
-                    coming = None if item is None else one.submit(next, iterator, None)
-                    if item is not None:
-                        under_way.append(several.submit(make, item))
-                    continue
-            yield under_way.popleft().result()
-
-
-def _itself(item: Item) -> Item:
-    return item
 
 
 def _drained(items: deque[Item]) -> Iterator[Item]:

@@ -159,7 +159,7 @@ class Stages:
             details=details.model_dump(exclude={"source"}),
         )
         if (done := self._loaded(source, warehouse)) is not None:
-            return replace(result, warning=self.writer.clean_up(done))
+            return replace(result, warning=self.writer.clean_up(done), resumed=done.run.run_id)
         is_copy = local is not None and local.version == source.version
         # A step that is taken again may have to fetch what has gone.
         path = local.path if local and is_copy and local.path.exists() else self.writer.lake.fetch(source, directory)[0]
@@ -178,7 +178,7 @@ class Stages:
         return replace(self._result(kept, 0.0), warning=warning)
 
     def _resumed(self, manifest: DumpManifest | ParquetManifest) -> StageResult:
-        return self._result(manifest, 0.0, self.writer.clean_up(manifest))
+        return replace(self._result(manifest, 0.0, self.writer.clean_up(manifest)), resumed=manifest.run.run_id)
 
     def _loaded(self, source: ParquetManifest, warehouse: "Warehouse") -> LoadManifest | None:
         """The load of that Parquet file by a run that this one continues, if its rows are still there."""

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from itertools import count
 from pathlib import Path
 from threading import Event
 
@@ -38,6 +39,8 @@ from mozagg2bq_assets.postgres.updates import source_states
 PART_TABLES = 300
 # How many times larger a table is in PostgreSQL than its compressed rows: six in practice; three leaves room.
 SMALLER = 3
+# How pg_dump says that it has begun a table.
+TABLE_BEGUN = "pg_dump: dumping contents of table"
 # A trimming job drops a hundred tables at a time, which may happen between a listing and the locks.
 LISTINGS = 5
 
@@ -152,9 +155,12 @@ class Dumper:
                 snapshot, taken_at = _export_snapshot(connection), datetime.now(UTC)
                 states = source_states(connection, part)
 
+            begun = count(1)
+
             def hear(message: str) -> None:
                 compress.hear(message)
-                self.progress(message)
+                of_all = f" ({next(begun)} of {len(tables)})" if message.startswith(TABLE_BEGUN) else ""
+                self.progress(message + of_all)
 
             over = Event()
             with ThreadPoolExecutor(1) as pool:

@@ -1,15 +1,17 @@
 """The assets in real Dagster runs, on the embedded stack."""
 
 import json
+import logging
 import os
 from datetime import date, timedelta
+from itertools import product
 from pathlib import Path
 
 import pytest
-from dagster import AssetCheckKey, DagsterInstance, TableMetadataValue
+from dagster import AssetCheckKey, AssetRecordsFilter, DagsterInstance, TableMetadataValue
 from psycopg import sql
 
-from mozagg2bq_assets.defs.keys import RECONCILIATION, source_key
+from mozagg2bq_assets.defs.keys import RECONCILIATION, ROW_COUNT, source_key, stage_key
 from mozagg2bq_assets.defs.partitions import daily_partitions
 from mozagg2bq_assets.defs.specs import check_specs
 from mozagg2bq_assets.errors import UserError
@@ -17,6 +19,7 @@ from mozagg2bq_assets.lake.manifest import MANIFESTS, DumpManifest, ParquetManif
 from mozagg2bq_assets.local import sample
 from mozagg2bq_assets.model.counts import ChannelCounts
 from mozagg2bq_assets.model.partitions import DayRange, Partition, Stage
+from mozagg2bq_assets.pipeline.reconcile import reconcile
 from mozagg2bq_assets.pipeline.source import open_source
 from mozagg2bq_assets.settings import read_postgres
 from mozagg2bq_assets_tests.helpers.runs import DAYS, TYPE, Pipeline, checks, failure_of, materialized
@@ -63,13 +66,81 @@ def test_materialization_says_what_users_want_to_see(pipeline: Pipeline) -> None
     }
     for stage in STAGES:
         assert metadata[stage]["dagster/partition_row_count"].value == 250
-        assert {"bytes", "seconds", "location", "rows_by_name"} <= metadata[stage].keys()
+        assert {"MB", "seconds", "rows"} <= metadata[stage].keys()
     assert metadata["raw_dump"]["tables"].value == 6
-    assert str(metadata["parquet"]["location"].value).startswith(
+    assert str(metadata["parquet"]["dagster/uri"].value).startswith(
         f"s3://lake/{pipeline.lake.prefix}/parquet/build_id/2019"
     )
-    assert str(metadata["bigquery_table"]["location"].value).endswith("build_id_aggregates$20191201")
+    assert str(metadata["bigquery_table"]["partition"].value).endswith("build_id_aggregates$20191201")
     assert {"preview", "dagster/column_schema"} <= metadata["bigquery_table"].keys()
+    assert [list(record.data) for record in metadata["raw_dump"]["rows"].records][:1] == [
+        ["channel", "version", "rows", "table"]
+    ]
+    largest = metadata["parquet"]["rows"].records[0].data
+    assert (largest["channel"], largest["version"]) == ("release", "73")
+
+
+def test_a_check_names_the_materialization_it_judges(pipeline: Pipeline) -> None:
+    """Otherwise Dagster's page shows every day's check as missing."""
+    with DagsterInstance.ephemeral() as instance:
+        result = pipeline.run(instance=instance)
+        for check in checks(result):
+            record = instance.fetch_materializations(
+                AssetRecordsFilter(check.asset_key, asset_partitions=[str(check.partition)]), limit=1
+            ).records[0]
+            assert check.target_materialization_data is not None
+            assert check.target_materialization_data.storage_id == record.storage_id
+
+
+def test_the_log_of_a_run(pipeline: Pipeline) -> None:
+    """A line for each day and stage as it begins and as it ends, pg_dump's tables, a warning, and nothing else."""
+    pipeline.drop_day(SECOND)
+    with DagsterInstance.ephemeral() as instance:
+        result = pipeline.run(instance=instance)
+        entries = [entry for entry in instance.all_logs(result.run_id) if entry.dagster_event is None]
+        assert instance.get_run_by_id(result.run_id).tags[TYPE] == f"3 days, {FIRST} to {THIRD}"
+    said = [entry.user_message for entry in entries]
+    assert f"{FIRST} and 2 more days raw_dump: begins" in said
+    for stage, day in product(STAGES, (FIRST, THIRD)):
+        (line,) = [line for line in said if f" of 3 days, {day} {stage}: 250 rows, " in line]
+        assert line.endswith(" s")
+    (table,) = [line for line in said if line.startswith("pg_dump: ")]
+    assert table.endswith(" (1 of 12)")
+    warned = [entry.user_message for entry in entries if entry.level == logging.WARNING]
+    assert len(warned) == 3
+    assert "the source has no rows of this day: nothing is stored or loaded" in warned[0]
+    assert not [line for line in said if "did not yield" in line]
+
+
+def test_a_day_that_was_committed_before(pipeline: Pipeline) -> None:
+    """It is not done again in the same backfill, and says which run has done it."""
+    first = pipeline.run(one(FIRST), backfill="b")
+    again = pipeline.run(one(FIRST), backfill="b")
+    said = {
+        event.step_materialization_data.materialization.description
+        for event in again.get_asset_materialization_events()
+    }
+    assert said == {f"{FIRST} {stage}: 250 rows, committed already by run {first.run_id}" for stage in STAGES}
+
+
+def test_checks_alone_count_again(pipeline: Pipeline) -> None:
+    """All days that are there, in the lake and in BigQuery: "Execute all" on the checks' page."""
+    from mozagg2bq_assets.definitions import defs
+
+    with DagsterInstance.ephemeral() as instance:
+        assert pipeline.run(instance=instance).success
+        pipeline.lake.client.delete_object(
+            Bucket="lake", Key=pipeline.object_keys(Stage.PARQUET, ".parquet", SECOND)[0]
+        )
+        job = defs().resolve_implicit_global_asset_job_def()
+        keys = {AssetCheckKey(stage_key(TYPE, stage), ROW_COUNT) for stage in STAGES}
+        selected = job.get_subset(asset_selection=set(), asset_check_selection=keys)
+        result = selected.execute_in_process(instance=instance)
+    assert result.success
+    assert len(checks(result)) == 9
+    (red,) = [check for check in checks(result) if not check.passed]
+    assert (red.asset_key.path[1], red.partition) == ("parquet", str(SECOND))
+    assert str(red.description).endswith(f" is missing from the lake: materialize build_id/parquet of {SECOND}")
 
 
 def test_twice_is_once(pipeline: Pipeline) -> None:
@@ -141,20 +212,29 @@ def test_table_that_cannot_be_read_costs_its_day_only(pipeline: Pipeline) -> Non
     assert not result.success
     assert materialized(result) == {stage: [str(FIRST), str(THIRD)] for stage in STAGES}
     reason = f"PostgreSQL: permission denied for table {table}"
-    assert failure_of(result) == f"1 of 3 days of build_id failed: {SECOND}: {reason}"
+    assert failure_of(result) == (
+        f"{reason} ({SECOND}); 1 of 3 days of build_id failed, the others are committed: when the cause is gone,"
+        " re-execute this run"
+    )
+    (red,) = [check for check in checks(result) if not check.passed]
+    assert red.description == f"{reason}; when that is mended, materialize build_id/raw_dump of {SECOND}"
     assert os.environ["POSTGRES_PASS"] not in str(result.all_events)
 
 
 def test_damaged_dump_costs_its_day_only(pipeline: Pipeline) -> None:
-    """A changed byte in the lake stops that day, names the object, and leaves Parquet and BigQuery as they were."""
+    """A changed byte in the lake stops that day, names the object, and leaves Parquet and BigQuery as they were.
+
+    The check of the dump is red too, as that is what has to be made again.
+    """
     assert pipeline.run().success
     key = pipeline.flip_bit(Stage.RAW_DUMP, ".dat.gz", SECOND)
     before = pipeline.manifest(ParquetManifest, SECOND)
     result = pipeline.run(stages=(Stage.PARQUET, Stage.BIGQUERY_TABLE))
     assert not result.success
     assert materialized(result)["bigquery_table"] == [str(FIRST), str(THIRD)]
-    assert f"{key}: damaged, not as its manifest says" in failure_of(result)
-    assert [(check.partition, check.passed) for check in checks(result) if not check.passed] == [(str(SECOND), False)]
+    assert f"{key}: damaged, not as its manifest says: materialize build_id/raw_dump of {SECOND}" in failure_of(result)
+    red = [(check.asset_key.path[1], check.partition) for check in checks(result) if not check.passed]
+    assert red == [("raw_dump", str(SECOND)), ("parquet", str(SECOND))]
     assert pipeline.manifest(ParquetManifest, SECOND) == before
 
 
@@ -297,10 +377,10 @@ def test_reconciliation_knows_which_file_was_loaded(pipeline: Pipeline) -> None:
     assert pipeline.run(one(FIRST), (Stage.RAW_DUMP, Stage.PARQUET)).success
     for key in pipeline.object_keys(Stage.BIGQUERY_TABLE, "manifest.json", SECOND):
         pipeline.lake.delete([key])
-    remedy = "materialize bigquery_table of this day"
-    assert pipeline.reconcile().differences == [
-        f"build_id 20191201: BigQuery has the rows of an earlier Parquet file: {remedy}",
-        f"build_id 20191202: nothing in the lake says which Parquet file BigQuery's rows are of: {remedy}",
+    assert pipeline.reconcile().grouped == [
+        f"{FIRST}: BigQuery has the rows of an earlier Parquet file: materialize build_id/bigquery_table",
+        f"{SECOND}: nothing in the lake says which Parquet file BigQuery's rows are of: materialize"
+        " build_id/bigquery_table",
     ]
     assert pipeline.run(stages=(Stage.BIGQUERY_TABLE,)).success
     assert pipeline.reconcile().differences == []
@@ -320,7 +400,25 @@ def test_reconciliation_runs_alone(pipeline: Pipeline) -> None:
     assert result.success
     (check,) = checks(result)
     assert not check.passed
-    assert "build_id 20191201: parquet/20191201/" in str(check.description)
+    assert str(check.description).startswith(f"{FIRST}: parquet/20191201/")
+    assert str(check.description).endswith(" is missing from the lake: materialize build_id/parquet")
+
+
+def test_reconciliation_groups_what_is_alike(pipeline: Pipeline) -> None:
+    """Days that were never ingested are one line, and so are days whose tables the source has dropped."""
+    report = pipeline.reconcile()
+    assert [len(day.differences) for day in report.days] == [1, 1, 1]
+    assert report.grouped == [
+        f"3 days, {FIRST} to {THIRD}: in the source, and never ingested: materialize build_id/raw_dump"
+    ]
+    assert pipeline.run().success
+    for day in (FIRST, SECOND):
+        pipeline.drop_day(day)
+    report = reconcile(pipeline.source, pipeline.lake, pipeline.warehouse, TYPE, DAYS)
+    assert report.differences == []
+    assert report.notes == [
+        f"2 days, {FIRST} to {SECOND}: tables are no longer in the source; the lake keeps their rows"
+    ]
 
 
 def test_credentials_from_s3(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
@@ -62,11 +63,12 @@ class Pipeline(NamedTuple):
         stages: Sequence[Stage] = tuple(Stage),
         backfill: str | None = None,
         engine: str | None = None,
+        instance: DagsterInstance | None = None,
     ) -> ExecuteInProcessResult:
-        """Materialize stages of consecutive days in one run."""
+        """Materialize stages of consecutive days in one run, on an instance of its own unless one is given."""
         from mozagg2bq_assets.definitions import defs
 
-        with DagsterInstance.ephemeral() as instance:
+        with nullcontext(instance) if instance else DagsterInstance.ephemeral() as instance:
             return (
                 defs()
                 .resolve_job_def(job_name(TYPE))

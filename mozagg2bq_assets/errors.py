@@ -10,7 +10,7 @@ REASON_CHARACTERS = 140
 
 
 def one_line(text: str) -> str:
-    """The text with every character that does not print as an escape: names and servers' messages may hold any."""
+    """The text, with non-printable characters written as escapes: names and servers' messages may hold any."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 

@@ -18,7 +18,7 @@ from mozagg2bq_assets.errors import UserError
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """A folder that goes when the block ends; those of this user's processes that were killed go first.
+    """A folder removed when the block ends. First removes folders left by this user's killed processes.
 
     They lie in one folder below TMPDIR. Raises UserError where that is not this user's alone.
     """

@@ -199,7 +199,7 @@ class DagsterClient:
             for event in self._ask(_ROWS, "runOrError", {"id": run_id}).get("assetMaterializations", ())
             if event["assetKey"]["path"][-1] == Stage.BIGQUERY_TABLE
             for entry in event["metadataEntries"]
-            if entry["label"] == "rows"
+            if entry["label"] == "dagster/partition_row_count"
         }
 
     @cached_property

@@ -127,7 +127,7 @@ def _failed_runs(instance: DagsterInstance, memory: Memory) -> Iterator[Alarm]:
 
 
 def _cause(instance: DagsterInstance, run_id: str) -> str:
-    """The first line of what the run's step has failed with; what Dagster says of the run where there was no step."""
+    """The step's failure in one line, cut; Dagster's message about the run if no step has failed."""
     for kind in (DagsterEventType.STEP_FAILURE, DagsterEventType.RUN_FAILURE):
         for entry in instance.all_logs(run_id, of_type=kind):
             event = entry.dagster_event

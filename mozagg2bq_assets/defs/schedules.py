@@ -84,7 +84,11 @@ def _daily_schedule(
 
 
 def _without_data(aggregate_type: AggregateType, lake: LakeResource, days: DayRange) -> list[date]:
-    """Days that nothing is loaded of; while S3 is away, the last one: its run waits for S3, and others come later."""
+    """Days with nothing loaded. If the lake cannot be read, only yesterday.
+
+    That is if S3 is away or refuses, or if a manifest of these days is damaged. If S3 is away, yesterday's run waits for
+    it. A later tick that can read all manifests takes the other days.
+    """
     try:
         loaded = lake.lake()
         return [day for day in days if loaded.read(LoadManifest, Partition(aggregate_type, day)) is None]

@@ -1,4 +1,7 @@
-"""Manifests of all days, read again only where they have changed since they were read last."""
+"""Manifests of all days, read again only where they have changed since they were read last.
+
+A manifest that is damaged or could not be read is read again each time, and its error is then a new object.
+"""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""S3's client, its URIs, and its errors as one line. Transfers are in `store`."""
+"""S3's client, its URIs, its errors as one line, and reading one object. The lake's transfers are in `store`."""
 
 import re
 from collections.abc import Iterator
@@ -62,7 +62,7 @@ def s3_errors(bucket: str) -> Iterator[None]:
         raise UserError(f"S3, bucket {bucket}: {_reason(error)}; {remedy}") from error
 
 
-# What S3 says with another status than 5xx, and takes later.
+# Error codes that may come with a status outside 5xx, for requests that S3 would accept later.
 _PASSING = {"RequestTimeout", "SlowDown", "OperationAborted", "Throttling", "ThrottlingException"}
 
 

@@ -1,7 +1,7 @@
 """The lake in S3: `{LAKE_URI}/{stage}/{type}/{YYYYMMDD}/manifest.json` names the files of one version beside it.
 
 A version becomes visible when its manifest replaces the one before, and stays as it is from then on. Readers find files
-by the manifest alone, and check every byte against it. All transfers are here.
+by the manifest alone, and check every byte against it. All transfers of the lake are here.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,8 +1,9 @@
 """Change the lake for one run: commit versions, and remove those that no run needs any more.
 
 Several runs, of one Dagster instance or of many, may write to one lake. None of them removes what another may still
-publish. A run publishes a version once, so one that was replaced can go. A writer gives up after MAX_RUN_HOURS, and
-what a writer unknown to this instance has stored is spared for twice that time.
+publish. A run never publishes the same version twice, so a replaced version may be deleted once it is beyond those to
+keep. (A commit that is tried again may repeat its version; it first checks that the files are still there.) A writer
+gives up after MAX_RUN_HOURS, and what a writer unknown to this instance has stored is spared for twice that time.
 """
 
 from collections.abc import Callable, Sequence
@@ -111,7 +112,11 @@ class LakeWriter:
         return None if manifest is None else manifest.version
 
     def _is_abandoned(self, stored: StoredVersion) -> bool:
-        """Whether no writer may still publish it. Of its own run, this writer publishes one version at a time."""
+        """Whether no writer may still publish it.
+
+        For one partition's stage this run publishes one version at a time, so its other unpublished versions are
+        abandoned.
+        """
         run_id = run_of(stored.version)
         running = False if run_id == self.run.run_id else self.is_running(run_id)
         return stored.stored_at < spared_since(self.max_hours) if running is None else not running

@@ -49,7 +49,7 @@ class Stack:
 
     def keep(self) -> None:
         """Have it run, as `up` does, and stay when its users have left, until `down`."""
-        # Under one lock: its last user may leave after an `up`, and ends what is not marked yet.
+        # Start and mark under one lock. Otherwise the last user could leave in between and stop the unmarked stack.
         with self._lock():
             self._start()
             (self.state_dir / KEPT).touch()

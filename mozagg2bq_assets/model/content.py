@@ -11,7 +11,10 @@ from typing import NamedTuple, TypeAlias
 
 
 class ContentSum(NamedTuple):
-    """The sum of some rows: their number, and the sums of two halves of 64 bits of each row's hash."""
+    """The sum of some rows: their number and, over the first 64 bits of each row's hash, the sums of its 32-bit halves.
+
+    `first` is the sum of the first halves, `second` that of the second ones.
+    """
 
     rows: int
     first: int

@@ -10,7 +10,8 @@ from mozagg2bq_assets.model.columns import EXPECTED_KEYS
 from mozagg2bq_assets.model.tables import SourceTable
 
 EXAMPLE_CHARACTERS = 200
-# Of keys without a column, how many a manifest names, how many a message, and how much of a name that shows.
+# Limits for keys without a column: how many a manifest lists, how many a message lists, and how many characters of each
+# name the message shows.
 NAMED_KEYS = 100
 SHOWN_KEYS = 5
 SHOWN_CHARACTERS = 50
@@ -42,7 +43,10 @@ class TableCounts(Counts):
     """Rows by source table, as PostgreSQL and its dump have them."""
 
     def by_channel(self) -> ChannelCounts:
-        """The same rows by `channel version`; build ids with a time share one. Raises ValueError on other names."""
+        """The same rows by `channel version`. Raises ValueError for a name that is not an aggregate table's.
+
+        Several build-id tables with a time may share one `channel version`.
+        """
         by_channel: Counter[str] = Counter()
         for name, rows in self.items():
             table = SourceTable.parse(name)

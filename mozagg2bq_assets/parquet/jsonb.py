@@ -90,7 +90,9 @@ def check_row(line: bytes, columns: Sequence[str]) -> None:
     """Check one line of COPY text of a table with those columns. Raises ValueError saying what is wrong with it."""
     count = {2: "two"}.get(len(columns), len(columns))
     if line == END:
-        raise ValueError(f"an end marker before the end, so a row does not have {count} columns")
+        raise ValueError(
+            f"an end marker `\\.` stands in the middle of the file, where a row of {count} columns was expected"
+        )
     fields = line.decode().split("\t")
     if len(fields) != len(columns):
         raise ValueError(f"a row does not have {count} columns")

@@ -80,7 +80,10 @@ def rows_query(shapes: Shapes) -> str:
 
 
 def _by_length(shapes: Sequence[Shape]) -> list[dict[int, int]]:
-    """Numbers of shapes by the length of what they print around values; those whose length is taken in another dict."""
+    """Numbers of shapes by the length of what they print around values.
+
+    If a length is already used, the shape goes into a further dict.
+    """
     ranks: list[dict[int, int]] = []
     for number, shape in enumerate(shapes):
         length = shape.length
@@ -92,7 +95,7 @@ def _by_length(shapes: Sequence[Shape]) -> list[dict[int, int]]:
 
 
 def _lookup(numbers: Mapping[int, int]) -> str:
-    """A list with the number of each length, which counts from 0."""
+    """A SQL list: element n (from 0) is the number of the shape of length n, or NULL."""
     return f"[{', '.join(str(numbers.get(length, 'NULL')) for length in range(max(numbers) + 1))}]"
 
 

@@ -1,8 +1,8 @@
 """Shapes of jsonb objects: which keys they have, and of which kind each value is.
 
 PostgreSQL prints jsonb in one form only. So print the shape around the values that DuckDB found. If that gives the
-row's text, the values are right: read from the left, none can end elsewhere. Which shapes there are is seen in the
-data: in the first rows of every file, and in the rows that none of the known shapes has printed.
+row's text, the values are right: reading left to right, each value can end at only one place. Which shapes there are is
+seen in the data: in the first rows of every file, and in the rows that none of the known shapes has printed.
 """
 
 import re
@@ -60,7 +60,7 @@ class Shape:
 
     @cached_property
     def before(self) -> dict[str, str]:
-        """What it prints between the value before and that of each key; what is null is part of that."""
+        """For each key, the text between the previous value and its own. Members that are null belong to this text."""
         return self._printed[0]
 
     @cached_property

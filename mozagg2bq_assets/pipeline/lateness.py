@@ -23,10 +23,10 @@ COUNTED_DAYS = 21
 class Lateness:
     """A type's days, as far as they were loaded: all others have nothing to be compared with.
 
-    `late` has the days whose source has changed, with its fingerprint now, or its number of rows where only that shows
-    it, as updates are not recorded. `shrunk` has, by day, the tables that are gone and that nobody has trimmed;
-    `trimmed` is the number of trimmed days. `unknown` were loaded by a version that kept no fingerprint, and
-    `unreadable` have a damaged manifest. `recorded` says whether the source records updates.
+    `late` has the days whose source has changed, with the current fingerprint, or with the row count if the source does
+    not record updates and only the rows show the change. `shrunk` has, by day, the tables that are gone and that nobody
+    has trimmed; `trimmed` is the number of trimmed days. `unknown` were loaded by a version that kept no fingerprint,
+    and `unreadable` have a damaged manifest. `recorded` says whether the source records updates.
     """
 
     recorded: bool

@@ -44,8 +44,8 @@ FROM pg_catalog.pg_settings JOIN (VALUES {", ".join(f"('{name}', '{value}')" for
 
 _LEADING_ELSEWHERE = ("PGHOSTADDR", "PGSERVICE", "PGSERVICEFILE", "PGOPTIONS")
 
-# Classes of SQLSTATE: connection lost, server shutting down or starting up, out of resources; and of class 40 and 57
-# what a standby says to a query that is in the way of what it replays.
+# Classes of SQLSTATE: connection lost, out of resources, server shutting down or starting up; and the codes of classes
+# 40 and 57 with which a standby cancels queries that conflict with replay.
 _TRANSIENT = ("08", "53", "57P", "40001", "57014")
 
 
@@ -132,7 +132,7 @@ class Postgres:
         }
 
     def connection_string(self) -> str:
-        """The settings of libpq that no variable of the environment has, for pg_dump beside `environment` too."""
+        """libpq settings that have no environment variable. pg_dump needs them in addition to `environment`."""
         return " ".join(f"{name}={value}" for name, value in KEEPALIVES.items())
 
 

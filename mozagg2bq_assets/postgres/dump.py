@@ -103,9 +103,9 @@ class Dumper:
     def dump_part(self, part: Sequence[Partition]) -> Iterator[tuple[Partition, Attempt[PartitionDump | None]]]:
         """Dump partitions into `directory/TYPE/YYYYMMDD`, with one pg_dump; None where the source has no tables of one.
 
-        After TransientError all of them have the error in the place of a dump. After another error, partitions whose
-        tables it names have it, and the rest are dumped together once more. If it names none or all, each is dumped by
-        itself. Raises Cancelled.
+        After TransientError all of them get the error in the place of a dump. After any other error, the partitions
+        whose tables the error names get that error; the rest are dumped together again. If it names none or all of
+        several partitions, each is dumped by itself. Raises Cancelled.
         """
         try:
             dumps = self.patience.call(partial(self._dump_together, part))
@@ -193,8 +193,8 @@ class Dumper:
     def _count_tables(self, snapshot: str, tables: Iterable[SourceTable], over: Event) -> TableCounts:
         """Rows per table in that snapshot, until `over`; a transaction each, so that the server's locks do not pile up.
 
-        A session that waits to drop a table waits for our first lock, and this session queues behind it. So it waits
-        for LOCK_WAIT_SECONDS at most.
+        A session that waits to drop a table waits for our first lock, and this session queues behind it. So this
+        session waits at most LOCK_WAIT_SECONDS for a table.
         """
         counts = TableCounts()
         with (
@@ -212,7 +212,11 @@ class Dumper:
 
 
 def _table_limit(connection: psycopg.Connection) -> int:
-    """Tables that one pg_dump may take: we, its leader and a worker lock each; half of the lock table is others'."""
+    """How many tables one pg_dump may take.
+
+    Each table is locked three times (by us, pg_dump's leader and a worker), and half of the lock table is left to
+    others.
+    """
     row = connection.execute(
         "SELECT current_setting('max_locks_per_transaction')::int"
         " * (current_setting('max_connections')::int + current_setting('max_prepared_transactions')::int)"

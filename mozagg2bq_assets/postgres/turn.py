@@ -35,7 +35,7 @@ def reading_turn(source: Postgres, tell: Callable[[str], None], cancelled: Event
 
 
 def _taken(connection: psycopg.Connection) -> bool:
-    # Without parameters: the portal of a query that has some keeps its snapshot, and that keeps vacuum from its work.
+    # No query parameters: a query with parameters would hold a snapshot open, which keeps vacuum from removing old rows.
     row = connection.execute(f"SELECT pg_try_advisory_xact_lock({KEY})".encode()).fetchone()
     if row != (True,):
         connection.rollback()

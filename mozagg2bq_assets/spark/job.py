@@ -69,7 +69,10 @@ Numbered: TypeAlias = tuple[int, Attempt[TaskOutput]]
 
 @dataclass(frozen=True)
 class SparkConverter:
-    """All dumps in one job. `start` starts Spark and stops it: others may wait for its executors."""
+    """All dumps in one job.
+
+    `start` gives a session that stops when its block ends, so that others can use the executors.
+    """
 
     start: "Callable[[], AbstractContextManager[SparkSession]]"
     storage: Storage

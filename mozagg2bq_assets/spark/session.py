@@ -83,7 +83,10 @@ def spark_errors(master: str) -> Iterator[None]:
 
 
 def _cause(message: str) -> str:
-    """The last error before Java's stack: Python's, if the stack of an executor's Python is there too."""
+    """The last error line before Java's stack trace, or the first line where there is none.
+
+    If there is an executor's Python traceback, this is the Python error.
+    """
     before_java = re.split(r"^\s+at |^(?:JVM|Driver) stacktrace:", message, maxsplit=1, flags=re.MULTILINE)[0].strip()
     errors = re.findall(r"^(?:: )?([\w.$]+(?:Error|Exception)\b.*)", before_java, re.MULTILINE)
     return str(errors[-1]) if errors else before_java.partition("\n")[0]

@@ -149,7 +149,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "array cut short": (set_line(3, OBJECT + b"\t{1,2"), r"\d+\.dat\.gz, line 3: not an array of bigint"),
     "empty line": (set_line(3, b""), r"\d+\.dat\.gz, line 3: a row does not have two columns"),
     "no end marker": (edit(lambda text: text.replace(b"\\.\n", b"")), r"\d+\.dat\.gz: the end marker is missing"),
-    "end marker in the middle": (set_line(3, b"\\."), r"\d+\.dat\.gz, line 3: an end marker before the end"),
+    "end marker in the middle": (
+        set_line(3, b"\\."),
+        r"\d+\.dat\.gz, line 3: an end marker `\\\.` stands in the middle of the file, .* of two columns",
+    ),
     "row without end": (
         edit(lambda text: b"x" * 2**26 + ARRAY + b"\n" + text), r"\d+\.dat\.gz: a row of more than",
     ),

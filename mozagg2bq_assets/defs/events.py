@@ -55,6 +55,7 @@ def result_events(
         passed=result.warning is None,
         severity=AssetCheckSeverity.WARN,
         description=result.warning or f"{result.rows.total:,} rows, {COUNTED_AGAINST[result.stage]}",
+        metadata={"rows": result.rows.total},
     )
 
 
@@ -102,7 +103,7 @@ def _evaluation(partition: Partition, stage: Stage, instance: DagsterInstance, *
         asset_key=key,
         check_name=ROW_COUNT,
         partition=partition_key(partition),
-        target_materialization_data=_latest(instance, key, partition_key(partition)) if verdict["passed"] else None,
+        target_materialization_data=_latest(instance, key, partition_key(partition)),
         **verdict,
     )
 
@@ -123,6 +124,8 @@ def _latest(instance: DagsterInstance, key: AssetKey, partition: str) -> Any:
 
 def _metadata(result: StageResult) -> dict[str, Any]:
     metadata: dict[str, Any] = {
+        # First, as the page of a partition begins with its metadata, and has no description.
+        **({"warning": result.warning} if result.warning else {}),
         "dagster/partition_row_count": result.rows.total,
         "MB": result.megabytes,
         "seconds": round(result.seconds, 3),

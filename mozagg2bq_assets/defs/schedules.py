@@ -86,8 +86,8 @@ def _daily_schedule(
 def _without_data(aggregate_type: AggregateType, lake: LakeResource, days: DayRange) -> list[date]:
     """Days with nothing loaded. If the lake cannot be read, only yesterday.
 
-    That is if S3 is away or refuses, or if a manifest of these days is damaged. If S3 is away, yesterday's run waits for
-    it. A later tick that can read all manifests takes the other days.
+    That is if S3 is away or refuses, or if a manifest of these days is damaged. If S3 is away, yesterday's run waits
+    for it (OUTAGE_PATIENCE_SECONDS). A later tick that can read all manifests takes the other days.
     """
     try:
         loaded = lake.lake()

@@ -1,5 +1,5 @@
--- How a line of COPY text becomes the values of a row. In these SQL strings a backslash is an ordinary character. In each
--- CASE the usual condition comes first: where it is true of all rows of a vector, DuckDB skips the others.
+-- How a line of COPY text becomes the values of a row. In these SQL strings a backslash is an ordinary character. In
+-- each CASE the usual condition comes first: where it is true of all rows of a vector, DuckDB skips the others.
 
 -- The fields of a line of COPY text.
 CREATE MACRO copy_fields(line) AS string_split(line, chr(9));
@@ -14,8 +14,8 @@ CREATE MACRO array_field(fields, width, number) AS
 -- A string as JSON prints it, without its quotes.
 CREATE MACRO escaped(string) AS CASE WHEN string IS NOT NULL THEN substr(to_json(string), 2, length(to_json(string)) - 2) END;
 
--- The values of an object's keys: DuckDB's strings, if a shape reproduced the object's text from them; otherwise those of
--- `exact_dimensions`.
+-- The values of an object's keys: DuckDB's strings, if a shape reproduced the object's text from them; otherwise those
+-- of `exact_dimensions`.
 CREATE MACRO dimension_values(object, shape, strings) AS
     CASE WHEN shape >= 0 THEN strings
          WHEN object IS NULL THEN NULL

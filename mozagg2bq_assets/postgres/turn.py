@@ -35,7 +35,7 @@ def reading_turn(source: Postgres, tell: Callable[[str], None], cancelled: Event
 
 
 def _taken(connection: psycopg.Connection) -> bool:
-    # No query parameters: a query with parameters would hold a snapshot open, which keeps vacuum from removing old rows.
+    # No query parameters: a query with parameters would hold a snapshot open, which holds vacuum back.
     row = connection.execute(f"SELECT pg_try_advisory_xact_lock({KEY})".encode()).fetchone()
     if row != (True,):
         connection.rollback()

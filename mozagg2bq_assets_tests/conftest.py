@@ -4,6 +4,7 @@ Nothing is mocked: PostgreSQL, S3 over HTTP and BigQuery's server all run.
 """
 
 import os
+import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -141,6 +142,17 @@ def java() -> None:
         if os.environ.get("REQUIRE_JAVA"):
             raise
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Skips where there is none; CI does not let that pass."""
+    command = shutil.which("chromium")
+    if command is None:
+        if os.environ.get("REQUIRE_BROWSER"):
+            raise AssertionError("no chromium on PATH")
+        pytest.skip("no chromium on PATH")
+    return command
 
 
 @pytest.fixture

@@ -67,7 +67,8 @@ def buckets(aggregate_type: AggregateType, start: date) -> AssetChecksDefinition
         return AssetCheckResult(
             passed=not counts.without,
             severity=AssetCheckSeverity.WARN,
-            description=f"{counts.without:,} of {counts.rows:,} rows from {last[0]} to {last[-1]} have no buckets",
+            description=f"{counts.without:,} of {counts.rows:,} rows from {last[0]} to {last[-1]} have no buckets: the"
+            " table has them as the source does, so look at the source if there are many",
             metadata={"rows": counts.rows, "rows_without_buckets": counts.without},
         )
 

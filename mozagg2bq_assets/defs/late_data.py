@@ -34,7 +34,7 @@ from dagster import (
 )
 
 from mozagg2bq_assets.defs.keys import UP_TO_DATE, job_name, source_key
-from mozagg2bq_assets.defs.partitions import days_under_way, range_tags, stretches
+from mozagg2bq_assets.defs.partitions import days_under_way, range_tags, shortened, stretches
 from mozagg2bq_assets.defs.resources import LakeResource, PostgresResource
 from mozagg2bq_assets.errors import Attempt, OperatorError
 from mozagg2bq_assets.lake.cache import ManifestCache
@@ -183,11 +183,15 @@ def _shown(lateness: Lateness) -> dict[str, Any]:
 def _verdict(lateness: Lateness) -> tuple[bool, str]:
     """Whether nothing is behind, and a line that says so."""
     parts = [
-        f"{len(days)} {what}: {', '.join(map(str, list(days)[:3]))}{', …' if len(days) > 3 else ''}"
-        for days, what in (
-            (lateness.late, "days are behind the source"),
-            (lateness.shrunk, "days have lost tables in the source and are held as they are"),
-            (lateness.unreadable, "days have a damaged manifest"),
+        f"{what}: {shortened([str(day) for day in days])}: {do}"
+        for days, what, do in (
+            (lateness.late, "behind the source", "turn the sensor for late data on, or materialize them"),
+            (
+                lateness.shrunk,
+                "held as they are, as the source has lost tables of theirs",
+                "run them with accept_shrink to take them as they are now",
+            ),
+            (lateness.unreadable, "with a manifest that cannot be read", "materialize bigquery_table of them"),
         )
         if days
     ]

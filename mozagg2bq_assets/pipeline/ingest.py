@@ -282,8 +282,8 @@ class _Flow:
         """Say that a step of one or more partitions begins, unless it is only tried again."""
         if new := [each for each in partitions if (each, stage) not in self.under_way]:
             self.under_way.update(dict.fromkeys(((each, stage) for each in new), time.monotonic()))
-            more = f" and {len(new) - 1} more days" if len(new) > 1 else ""
-            self.progress(f"{new[0].day}{more} {stage}: begins")
+            last = f" to {new[-1].day}" if len(new) > 1 else ""
+            self.progress(f"{new[0].day}{last} {stage}: begins")
 
     def _report(self, result: StageResult) -> None:
         self.under_way.pop((result.partition, result.stage), None)

@@ -102,7 +102,7 @@ def test_the_log_of_a_run(pipeline: Pipeline) -> None:
         (run,) = instance.get_runs()
         assert run.tags[TYPE] == f"3 days, {FIRST} to {THIRD}"
     said = [entry.user_message for entry in entries]
-    assert f"{FIRST} and 2 more days raw_dump: begins" in said
+    assert f"{FIRST} to {THIRD} raw_dump: begins" in said
     for stage, day in product(STAGES, (FIRST, THIRD)):
         (line,) = [line for line in said if f" of 3 days, {day} {stage}: 250 rows, " in line]
         assert line.endswith(" s")

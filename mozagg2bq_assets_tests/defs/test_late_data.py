@@ -93,7 +93,9 @@ def test_days_that_are_behind(definitions: Definitions, instance: DagsterInstanc
         merge(pipeline.source, TABLES[day], "20191220")
     behind = tick(definitions, instance, quiet.cursor)
     assert ranges(behind) == [(str(FIRST), str(FIRST)), (str(THIRD), str(THIRD))]
-    assert evaluation(behind).description == f"2 days are behind the source: {FIRST}, {THIRD}"
+    assert evaluation(behind).description == (
+        f"behind the source: {FIRST}, {THIRD}: turn the sensor for late data on, or materialize them"
+    )
     for request in requests_of(behind):
         assert launch(definitions, instance, dict(request.tags))
     done = tick(definitions, instance)

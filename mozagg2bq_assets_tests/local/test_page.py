@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -33,17 +32,6 @@ async function ask(name, path, body, mode) {
 })()
 </script>
 """
-
-
-@pytest.fixture(scope="module")
-def chromium() -> str:
-    """Skips where there is none; CI does not let that pass."""
-    command = shutil.which("chromium")
-    if command is None:
-        if os.environ.get("REQUIRE_BROWSER"):
-            raise AssertionError("no chromium on PATH")
-        pytest.skip("no chromium on PATH")
-    return command
 
 
 @contextmanager

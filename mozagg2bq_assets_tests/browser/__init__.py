@@ -1,0 +1,1 @@
+"""Dagster's pages in a real browser, as an operator uses them."""

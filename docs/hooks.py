@@ -68,7 +68,9 @@ def _default(field: FieldInfo) -> str:
 
 def _values(field: FieldInfo) -> str:
     """What a value has to be: one of some words, a number within bounds, or a kind of text."""
-    choices = next((each for each in (field.annotation, *get_args(field.annotation)) if get_origin(each) is Literal), None)
+    choices = next(
+        (each for each in (field.annotation, *get_args(field.annotation)) if get_origin(each) is Literal), None
+    )
     if choices is not None:
         return ", ".join(f"`{choice}`" for choice in get_args(choices))
     bounds = [

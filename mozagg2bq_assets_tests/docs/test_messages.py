@@ -12,7 +12,9 @@ END = "…"
 
 def entries() -> list[str]:
     """The first cells of the page's tables, with `{}` for what a message names."""
-    return [re.sub(r"\{[^}]*\}", "{}", found["double"] or found["single"]) for found in ENTRY.finditer(PAGE.read_text())]
+    return [
+        re.sub(r"\{[^}]*\}", "{}", found["double"] or found["single"]) for found in ENTRY.finditer(PAGE.read_text())
+    ]
 
 
 def is_of(entry: str, text: str) -> bool:

@@ -4,11 +4,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from mozagg2bq_assets.local.stack import ROOT
 
 DOCS = ROOT / "docs"
+NAVIGATION = re.compile(r"- (\S+\.md)$", re.MULTILINE)
 FENCE = re.compile(r"^```(?P<language>\w*)[^\n]*\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 # Servers, and what CI runs by itself: a block of these alone is compared with the Makefile instead of being run.
 TARGET = re.compile(r"make (?P<target>[a-z-]+)(?: \w+=\S+)*$")
@@ -30,7 +29,8 @@ class Block:
 
 def pages() -> list[Path]:
     """README and the pages, in the order of the navigation."""
-    return [ROOT / "README.md", *(DOCS / name for name in _names(_navigation()))]
+    navigation = (ROOT / "mkdocs.yml").read_text().partition("\nnav:")[2]
+    return [ROOT / "README.md", *(DOCS / name for name in NAVIGATION.findall(navigation))]
 
 
 def blocks(page: Path) -> list[Block]:
@@ -45,15 +45,3 @@ def blocks(page: Path) -> list[Block]:
 def commands(page: Path) -> str:
     """What the page has its reader type, in order: the blocks that are run here."""
     return "\n".join(each.text for each in blocks(page) if each.language == "bash" and not each.is_targets)
-
-
-def _navigation() -> object:
-    # MkDocs' own tags are not YAML's.
-    return yaml.load((ROOT / "mkdocs.yml").read_text(), Loader=yaml.BaseLoader)["nav"]  # noqa: S506
-
-
-def _names(item: object) -> list[str]:
-    if isinstance(item, str):
-        return [item]
-    children = item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
-    return [name for child in children for name in _names(child)]

@@ -5,6 +5,7 @@ may use what the pages before it have made.
 """
 
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -24,8 +25,10 @@ pytestmark = pytest.mark.integration
 
 SECONDS = 240
 # What a clone does not have, or what belongs to this one alone.
-LEFT_OUT = (".git", ".venv*", ".local", ".*_cache", ".hypothesis", ".tmp_dagster_home_*", "__pycache__", "build", "data",
-            "dist", "site")  # fmt: skip
+LEFT_OUT = (
+    *(".git", ".venv*", ".local", ".*_cache", ".hypothesis", ".tmp_dagster_home_*", "__pycache__"),
+    *("build", "data", "dist", "site"),
+)
 # Blocks that cannot be run here, by page: the text before each says why.
 NOT_RUN = {"spark.md": 1}
 
@@ -48,10 +51,13 @@ def tree() -> Iterator[Tree]:
         for environment in (".venv", ".venv-bigquery"):
             (folder / environment).symlink_to((ROOT / environment).resolve())
         shell = isolated({"PYTHONPATH": name})
-        command = str(Path(sys.executable).with_name("mozagg2bq"))
+        installed = Path(sys.executable).parent
+        # The pages have to say how their reader gets at the commands.
+        shell["PATH"] = os.pathsep.join(place for place in shell["PATH"].split(os.pathsep) if place != str(installed))
 
         def local(action: str) -> None:
-            subprocess.run((command, "local", action), cwd=folder, env=shell, check=True, stdout=subprocess.DEVNULL)
+            command = (installed / "mozagg2bq", "local", action)
+            subprocess.run(command, cwd=folder, env=shell, check=True, stdout=subprocess.DEVNULL)
 
         try:
             local("up")

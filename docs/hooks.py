@@ -4,7 +4,7 @@ A page has a line `<!-- settings -->`, `<!-- commands -->` or `<!-- changelog --
 """
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -31,8 +31,14 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def settings_tables() -> str:
-    """A table of variables for each class of settings."""
-    return "\n\n".join(_table(group) for group in settings.ALL)
+    """A table for each class of settings, of the variables that no class before it has."""
+    shown: set[object] = set()
+    tables = []
+    for group, heading in zip(settings.ALL, HEADINGS, strict=True):
+        fields = [field for field in group.model_fields.values() if field.validation_alias not in shown]
+        shown |= {field.validation_alias for field in fields}
+        tables.append(_table(heading, fields))
+    return "\n\n".join(tables)
 
 
 def commands() -> str:
@@ -53,9 +59,13 @@ PARTS: dict[str, Callable[[], str]] = {
 }
 
 
-def _table(group: type[settings.Settings]) -> str:
-    lines = [f"### {group.__doc__}".rstrip("."), "", "| variable | default | values | meaning |", "|---|---|---|---|"]
-    for field in group.model_fields.values():
+# Of the classes in `settings.ALL`, in their order.
+HEADINGS = ("Source", "Source, with credentials in S3", "Lake", "BigQuery", "Spark", "Runs", "Alarms")
+
+
+def _table(heading: str, fields: Iterable[FieldInfo]) -> str:
+    lines = [f"## {heading}", "", "| variable | default | values | meaning |", "|---|---|---|---|"]
+    for field in fields:
         lines.append(f"| `{field.validation_alias}` | {_default(field)} | {_values(field)} | {field.description} |")
     return "\n".join(lines)
 

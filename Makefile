@@ -56,7 +56,7 @@ spark-archive: install
 
 # Pages for people, in `site/`. A missing picture, page or anchor is an error.
 docs: install
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 lint: install
 	$(BIN)/ruff check

@@ -12,8 +12,10 @@ import mozagg2bq_assets
 PACKAGE = Path(mozagg2bq_assets.__file__).parent
 # Beside OperatorError and its subclasses: what Dagster and click show, and what becomes a part of their messages.
 OTHERS = {"BadParameter", "ClickException", "Failure", "UsageError", "ValueError", "fail"}
-# What these yield are lines of a report, which an operator acts on like on an error.
-REPORTS = {"pipeline/reconcile.py", "pipeline/content.py"}
+# What an operator acts on like on an error: what differs on a day has its words in the second place, and the lines that
+# this file yields are such words.
+DIFFERENCE = "Difference"
+REPORTS = {"pipeline/content.py"}
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 Texts = Mapping[str, str]
 
@@ -85,6 +87,8 @@ def _message(node: ast.AST, errors: set[str]) -> ast.expr | None:
     """The message of an error that is made there."""
     if not isinstance(node, ast.Call) or not node.args:
         return None
+    if _name(node.func) == DIFFERENCE:
+        return node.args[1]
     makers = (node.func.body, node.func.orelse) if isinstance(node.func, ast.IfExp) else (node.func,)
     # An error's own class may put its message together.
     is_own = ast.unparse(node.func) == "super().__init__" and isinstance(node.args[0], ast.JoinedStr)

@@ -13,6 +13,8 @@ import pytest
 
 from mozagg2bq_assets import settings
 from mozagg2bq_assets.cli.main import main
+from mozagg2bq_assets.definitions import defs
+from mozagg2bq_assets.defs.keys import BUCKETS, RECONCILIATION, ROW_COUNT, UP_TO_DATE
 from mozagg2bq_assets.local.stack import ROOT
 from mozagg2bq_assets_tests.docs.pages import DOCS, FENCE, TARGET, pages
 
@@ -39,7 +41,7 @@ class Fetched(HTMLParser):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The built pages. Fails with what MkDocs says where it warns of anything, which `--quiet` would hide from it too."""
+    """The built pages. Fails with what MkDocs says where it warns of anything. It counts no warnings with `--quiet`."""
     folder = tmp_path_factory.mktemp("site")
     command = (sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder))
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
@@ -64,6 +66,15 @@ def test_every_variable_and_command_is_there(site: Path) -> None:
     configuration, commands = ((site / f"{name}.html").read_text() for name in ("configuration", "cli"))
     assert not [name for name in settings.variables() if f"<code>{name}</code>" not in configuration]
     assert not [name for name in _command_names("mozagg2bq", main) if f"Usage: {name} " not in commands]
+
+
+def test_every_schedule_sensor_and_check_is_explained() -> None:
+    text = (DOCS / "operation.md").read_text()
+    found = defs()
+    automation = [*(found.schedules or []), *(found.sensors or [])]
+    names = [*(each.name for each in automation), ROW_COUNT, RECONCILIATION, UP_TO_DATE, BUCKETS]
+    assert len(names) > 8
+    assert not [name for name in names if f"`{name}`" not in text]
 
 
 def test_every_variable_is_in_the_example() -> None:

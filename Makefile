@@ -4,7 +4,7 @@ BIN := .venv/bin
 DLT := dlt[parquet,sql_database]==1.31.0 connectorx==0.4.6 psycopg2-binary==2.9.13 "sqlalchemy<2.1"
 EMULATOR := bqemulator duckdb-extensions duckdb-extension-icu duckdb-extension-spatial numpy
 
-.PHONY: install demo dev notebook test test-long bench spark-archive lint clean
+.PHONY: install demo dev notebook test test-long bench spark-archive docs lint clean
 
 install: .venv/installed .venv-bigquery/installed
 
@@ -53,6 +53,10 @@ spark-archive: install
 	$(BIN)/pip install --quiet --constraint constraints.txt --target build/executors boto3 duckdb isal pyarrow pydantic pydantic-settings thrift
 	mkdir -p dist && cd build/executors && $(CURDIR)/$(BIN)/python -m zipfile -c $(CURDIR)/dist/executors.zip *
 	@ls -l dist/executors.zip
+
+# Pages for people, in `site/`. A missing picture, page or anchor is an error.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 lint: install
 	$(BIN)/ruff check

@@ -1,4 +1,4 @@
-"""`make bench`: the figures of the README's table of performance, side by side. Takes an hour.
+"""`make bench`: the figures of docs/performance.md, side by side. Takes an hour.
 
 `make bench SECTION=eras` is that part alone. Any works alone but `ten_days`, which needs `one_day` before it, and
 `on_cluster`, which needs both: measure these by running all.

@@ -231,7 +231,7 @@ ALL = (
     RunSettings,
     AlarmSettings,
 )
-_REMEDY = ": the README lists every variable; `make dev` needs none"
+_REMEDY = ": docs/configuration.md lists every variable; `make dev` needs none"
 
 
 def read_postgres(**values: Any) -> PostgresByVariables | PostgresByObject:

@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import pytest
-
 from mozagg2bq_assets.local.stack import Stack
 
 # Without CORS a page may send any POST of plain text or of a form anywhere, and only not read the answer.

@@ -2,9 +2,11 @@ PYTHON ?= python3
 PORT ?= 3000
 BIN := .venv/bin
 DLT := dlt[parquet,sql_database]==1.31.0 connectorx==0.4.6 psycopg2-binary==2.9.13 "sqlalchemy<2.1"
+# What executors of Spark need besides Python and the package.
+EXECUTORS := boto3 duckdb isal pyarrow pydantic pydantic-settings thrift
 EMULATOR := bqemulator duckdb-extensions duckdb-extension-icu duckdb-extension-spatial numpy
 
-.PHONY: install demo dev notebook test test-long bench spark-archive docs lint clean
+.PHONY: install demo dev notebook test test-long bench spark-archive docs pictures image release release-check lint clean
 
 install: .venv/installed .venv-bigquery/installed
 
@@ -50,7 +52,7 @@ bench: install .venv-dlt/installed
 spark-archive: install
 	rm -rf build dist/executors.zip
 	$(BIN)/pip install --quiet --no-deps --target build/executors .
-	$(BIN)/pip install --quiet --constraint constraints.txt --target build/executors boto3 duckdb isal pyarrow pydantic pydantic-settings thrift
+	$(BIN)/pip install --quiet --constraint constraints.txt --target build/executors $(EXECUTORS)
 	mkdir -p dist && cd build/executors && $(CURDIR)/$(BIN)/python -m zipfile -c $(CURDIR)/dist/executors.zip *
 	@ls -l dist/executors.zip
 
@@ -58,10 +60,28 @@ spark-archive: install
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
+# Those of the pages, made anew by the browser test.
+pictures: install
+	PICTURES=docs/pictures $(BIN)/pytest -n0 mozagg2bq_assets_tests/browser
+
+# As root, on Debian; with Docker, `docker compose build` makes the same.
+image:
+	deploy/build-image mozagg2bq
+
+release: install
+	rm -rf build dist/mozagg2bq-*
+	$(BIN)/python -m build --outdir dist
+
+# The wheel as a user installs it: in an environment of its own, away from this folder.
+release-check: release
+	$(PYTHON) deploy/check-release dist '$(EXECUTORS)'
+
 lint: install
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/mypy --scripts-are-modules deploy/end-lost-runs deploy/check-release
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec compose.yaml
 	$(BIN)/lint-imports
 
 clean:

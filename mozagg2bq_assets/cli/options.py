@@ -17,6 +17,7 @@ Command: TypeAlias = Callable[..., None]
 Decorator: TypeAlias = Callable[[Command], Command]
 
 DEBUG = "mozagg2bq.debug"
+QUIET = "mozagg2bq.quiet"
 
 
 class AggregateTypeParameter(click.ParamType[AggregateType]):
@@ -74,6 +75,16 @@ def _set_debug(context: click.Context, _: click.Parameter, debug: bool) -> None:
 debug_option = click.option(
     "--debug", is_flag=True, expose_value=False, callback=_set_debug, help="Show the traceback of an error."
 )
+
+
+def _set_quiet(context: click.Context, _: click.Parameter, quiet: bool) -> None:
+    context.meta[QUIET] = quiet
+
+
+quiet_option = click.option(
+    "--quiet", is_flag=True, expose_value=False, callback=_set_quiet, help="Do not show how far it is."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 input_dir_option = click.option(
     "--input-dir", type=PathParameter(exists=True, file_okay=False), required=True, help="Read from this folder."
 )

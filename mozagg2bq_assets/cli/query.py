@@ -11,7 +11,15 @@ import click
 from mozagg2bq_assets.bigquery.questions import FILTERS, Answer, Query, Question
 from mozagg2bq_assets.bigquery.views import ask
 from mozagg2bq_assets.bigquery.warehouse import open_warehouse
-from mozagg2bq_assets.cli.options import Command, DayParameter, Decorator, days_options, debug_option, type_option
+from mozagg2bq_assets.cli.options import (
+    Command,
+    DayParameter,
+    Decorator,
+    days_options,
+    debug_option,
+    json_option,
+    type_option,
+)
 from mozagg2bq_assets.lake.store import Lake
 from mozagg2bq_assets.model.partitions import DayRange
 from mozagg2bq_assets.model.tables import AggregateType
@@ -34,7 +42,6 @@ engine_option = click.option(
     show_default=True,
     help="Ask BigQuery, or DuckDB over the Parquet files in the lake.",
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="Print a JSON array with an object for each row.")
 
 
 def metric_options(command: Command) -> Command:

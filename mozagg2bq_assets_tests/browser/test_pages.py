@@ -52,7 +52,7 @@ def page(chromium: str) -> Iterator[Page]:
     """A page of the browser."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1500, "height": 860})
+        page = browser.new_page(viewport={"width": 1500, "height": 720})
         page.set_default_timeout(30 * SECONDS)
         expect.set_options(timeout=30 * SECONDS)
         yield page
@@ -137,7 +137,7 @@ def checks_of_each_day(page: Page, url: str, days: DayRange) -> None:
     page.goto(f"{url}/assets/{TYPE}/parquet?view=checks")
     partitions_of_the_check(page)
     expect(page.get_by_text(f"Passed ({len(days)})")).to_be_visible()
-    page.get_by_text(str(days.start), exact=True).click()
+    page.get_by_text(str(days.start), exact=True).first.click()
     expect(page.get_by_text("by channel and version as in the dump").first).to_be_visible()
     picture(page, "checks")
 
@@ -155,7 +155,7 @@ def a_red_check(page: Page, url: str, recent: Pipeline, days: DayRange) -> None:
     page.get_by_role("button", name="Execute all").click()
     partitions_of_the_check(page)
     expect(page.get_by_text("Failed (1)")).to_be_visible(timeout=BACKFILL_WAIT)
-    page.get_by_text(str(days.start), exact=True).click()
+    page.get_by_text(str(days.start), exact=True).first.click()
     expect(page.get_by_text(f"is missing from the lake: materialize {TYPE}/parquet of {days.start}")).to_be_visible()
     picture(page, "red-check")
 

@@ -241,10 +241,15 @@ def read_postgres(**values: Any) -> PostgresByVariables | PostgresByObject:
 
 def read_services() -> tuple[PostgresByVariables | PostgresByObject, LakeSettings, BigQuerySettings]:
     """Read the settings of source, lake and BigQuery. Raises UserError, which names all that is missing or bad."""
-    missing, bad = _problems(_postgres_class(), LakeSettings, BigQuerySettings)
+    check_all(_postgres_class(), LakeSettings, BigQuerySettings)
+    return read_postgres(), LakeSettings.read(), BigQuerySettings.read()
+
+
+def check_all(*classes: type[Settings]) -> None:
+    """Raise UserError, which names all that is missing or bad, for what needs several of them."""
+    missing, bad = _problems(*classes)
     if missing or bad:
         raise UserError(_message(missing, bad))
-    return read_postgres(), LakeSettings.read(), BigQuerySettings.read()
 
 
 def check_variables() -> list[str]:

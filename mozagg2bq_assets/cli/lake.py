@@ -3,12 +3,23 @@
 import sys
 from collections.abc import Iterator
 from datetime import date
+from typing import Any
 from uuid import uuid4
 
 import click
 
 from mozagg2bq_assets.bigquery.warehouse import open_warehouse
-from mozagg2bq_assets.cli.options import DayParameter, days_options, debug_option, type_option, types
+from mozagg2bq_assets.cli.options import (
+    DayParameter,
+    days_options,
+    debug_option,
+    json_option,
+    print_json,
+    quiet_option,
+    type_option,
+    types,
+)
+from mozagg2bq_assets.cli.progress import progress
 from mozagg2bq_assets.errors import DataError, OperatorError
 from mozagg2bq_assets.lake.leftovers import StoredVersion, find_leftovers
 from mozagg2bq_assets.lake.manifest import MANIFESTS, StageManifest
@@ -20,36 +31,53 @@ from mozagg2bq_assets.model.runs import Run
 from mozagg2bq_assets.model.tables import AggregateType
 from mozagg2bq_assets.pipeline.stages import Stages
 from mozagg2bq_assets.scratch import scratch_folder
-from mozagg2bq_assets.settings import BigQuerySettings, LakeSettings, RunSettings
+from mozagg2bq_assets.settings import BigQuerySettings, LakeSettings, RunSettings, check_all
 
 
 @click.command()
 @type_option(required=False)
 @click.option("--delete", is_flag=True, help="Remove them. Without this they are only listed.")
+@json_option
+@quiet_option
 @debug_option
-def clean(aggregate_type: AggregateType | None, delete: bool) -> None:
+def clean(aggregate_type: AggregateType | None, delete: bool, as_json: bool) -> None:
     """Find leftovers that no run can publish any more, of all days.
 
     These are versions beyond LAKE_VERSIONS, those that were not completed, and uploads that were not, all older than
     twice MAX_RUN_HOURS.
     """
     lake, settings = Lake(LakeSettings.read()), RunSettings.read()
-    attempts = [
-        attempt
-        for each in types(aggregate_type)
-        for attempt in find_leftovers(lake, each, settings.max_run_hours, settings.lake_versions)
-    ]
-    found = [attempt for attempt in attempts if isinstance(attempt, StoredVersion)]
-    unknown = [attempt for attempt in attempts if isinstance(attempt, OperatorError)]
-    for version in found:
-        click.echo(_line(lake, version))
-        if delete:
-            version.remove(lake)
-    size = sum(version.size for version in found) / 1e6
-    what = "removed" if delete else "can go: --delete removes them" if found else "nothing to do"
-    click.echo(f"{len(found)} leftover versions, {size:,.1f} MB: {what}")
+    found, unknown = list[StoredVersion](), list[OperatorError]()
+    with progress("looking") as tell:
+        for each in types(aggregate_type):
+            for attempt in find_leftovers(lake, each, settings.max_run_hours, settings.lake_versions):
+                if isinstance(attempt, OperatorError):
+                    unknown.append(attempt)
+                    continue
+                found.append(attempt)
+                tell(0, f"{len(found)} leftover versions")
+                if delete:
+                    attempt.remove(lake)
+    if as_json:
+        print_json([_leftover(lake, version) | {"removed": delete} for version in found])
+    else:
+        for version in found:
+            click.echo(_line(lake, version))
+        size = sum(version.size for version in found) / 1e6
+        what = "removed" if delete else "can go: --delete removes them" if found else "nothing to do"
+        click.echo(f"{len(found)} leftover versions, {size:,.1f} MB: {what}")
     if unknown:
         raise DataError(f"{len(unknown)} manifests cannot be read, what lies beside them was left alone: {unknown[0]}")
+
+
+def _leftover(lake: Lake, version: StoredVersion) -> dict[str, Any]:
+    return {
+        "uri": f"s3://{lake.bucket}/{version.folder}/",
+        "objects": len(version.objects),
+        "bytes": version.size,
+        "uploads": len(version.uploads),
+        "stored_at": version.stored_at,
+    }
 
 
 def _line(lake: Lake, version: StoredVersion) -> str:
@@ -63,14 +91,18 @@ def _line(lake: Lake, version: StoredVersion) -> str:
 @click.command("list")
 @type_option(required=False)
 @days_options(required=True)
+@json_option
 @debug_option
-def list_(aggregate_type: AggregateType | None, days: DayRange) -> None:
+def list_(aggregate_type: AggregateType | None, days: DayRange, as_json: bool) -> None:
     """List the versions of each stage and day.
 
     The current one has a star.
     """
-    lake = Lake(LakeSettings.read())
-    for manifest, is_current in _versions(lake, aggregate_type, days):
+    versions = _versions(Lake(LakeSettings.read()), aggregate_type, days)
+    if as_json:
+        print_json([_version(manifest) | {"current": is_current} for manifest, is_current in versions])
+        return
+    for manifest, is_current in versions:
         click.echo(
             f"{'*' if is_current else ' '} {manifest.of:<15}{manifest.partition} {manifest.version}:"
             f" {manifest.rows.total:,} rows, {manifest.total_size / 1e6:,.1f} MB, committed"
@@ -81,38 +113,65 @@ def list_(aggregate_type: AggregateType | None, days: DayRange) -> None:
 @click.command()
 @type_option(required=False)
 @days_options(required=True)
+@json_option
+@quiet_option
 @debug_option
-def verify(aggregate_type: AggregateType | None, days: DayRange) -> None:
+def verify(aggregate_type: AggregateType | None, days: DayRange, as_json: bool) -> None:
     """Read and check every file of the versions of some days."""
-    lake, bad, good = Lake(LakeSettings.read()), 0, 0
-    for manifest, _ in _versions(lake, aggregate_type, days):
-        with scratch_folder() as folder:
-            try:
-                good += len(lake.fetch(manifest, folder / "files"))
-            except DataError as error:
-                bad += 1
-                click.echo(f"DAMAGED: {error}")
-    click.echo(f"{good} files are as their manifests say")
+    lake, good, bad = Lake(LakeSettings.read()), 0, list[str]()
+    with progress("reading") as tell:
+        for manifest, _ in _versions(lake, aggregate_type, days):
+            tell(0, f"{manifest.of} of {manifest.partition}; {good} files so far")
+            with scratch_folder() as folder:
+                try:
+                    good += len(lake.fetch(manifest, folder / "files"))
+                except DataError as error:
+                    bad.append(str(error))
+    if as_json:
+        print_json({"files": good, "damaged": bad})
+    else:
+        click.echo("".join(f"DAMAGED: {error}\n" for error in bad), nl=False)
+        click.echo(f"{good} files are as their manifests say")
     if bad:
-        raise DataError(f"{bad} versions are damaged: materialize those days again, or restore an earlier version")
+        raise DataError(f"{len(bad)} versions are damaged: materialize those days again, or restore an earlier version")
 
 
 @click.command()
 @type_option(required=True)
 @click.option("--date", "day", type=DayParameter(), required=True, help="Restore this day.")
 @click.option("--version", help="The version of its Parquet file; by default the newest that is not current.")
+@json_option
+@quiet_option
 @debug_option
-def restore(aggregate_type: AggregateType, day: date, version: str | None) -> None:
+def restore(aggregate_type: AggregateType, day: date, version: str | None, as_json: bool) -> None:
     """Make an earlier version of a day current again, and load it.
 
     Its dump becomes current too, if it is kept. The sensor for late data would ingest the day again: turn it off first.
     """
-    lake, partition = Lake(LakeSettings.read()), Partition(aggregate_type, day)
+    check_all(LakeSettings, BigQuerySettings)
+    lake, warehouse = Lake(LakeSettings.read()), open_warehouse(BigQuerySettings.read())
+    partition = Partition(aggregate_type, day)
     parquet = restore_version(lake, partition, version)
     writer = LakeWriter(lake, Run(f"restore-{uuid4()}", "restore"), lambda _: None, versions=sys.maxsize)
-    with scratch_folder() as folder:
-        result = Stages(writer).load(open_warehouse(BigQuerySettings.read()), partition, None, folder)
-    click.echo(f"{result.location}: {result.rows.total:,} rows of version {parquet.version}")
+    with scratch_folder() as folder, progress("loading"):
+        result = Stages(writer).load(warehouse, partition, None, folder)
+    if as_json:
+        print_json({"partition": result.location, "rows": result.rows.total, "version": parquet.version})
+    else:
+        click.echo(f"{result.location}: {result.rows.total:,} rows of version {parquet.version}")
+
+
+def _version(manifest: StageManifest) -> dict[str, Any]:
+    return {
+        "stage": manifest.of,
+        "aggregate_type": manifest.aggregate_type,
+        "day": manifest.day,
+        "version": manifest.version,
+        "rows": manifest.rows.total,
+        "bytes": manifest.total_size,
+        "committed_at": manifest.committed_at,
+        "run": manifest.run.run_id,
+    }
 
 
 def _versions(lake: Lake, aggregate_type: AggregateType | None, days: DayRange) -> Iterator[tuple[StageManifest, bool]]:

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from mozagg2bq_assets.cli.options import debug_option
+from mozagg2bq_assets.cli.options import debug_option, json_option, print_json
 from mozagg2bq_assets.local import sample
 from mozagg2bq_assets.local.stack import Stack
 
@@ -37,10 +37,17 @@ def down() -> None:
 
 
 @click.command()
+@json_option
 @debug_option
-def status() -> None:
+def status(as_json: bool) -> None:
     """Say where each server is; exit 1 unless all run."""
-    if not _print_status():
+    if as_json:
+        where = Stack().status()
+        print_json(where)
+        running = all(where.values())
+    else:
+        running = _print_status()
+    if not running:
         sys.exit(1)
 
 

@@ -1,5 +1,6 @@
 """Types and options that several commands share. Nothing here reads settings: converting a folder needs none."""
 
+import json
 import os
 from collections.abc import Callable, Sequence
 from datetime import date, timedelta
@@ -94,6 +95,11 @@ output_dir_option = click.option(
     required=True,
     help="Write to this folder, which is made if it is missing.",
 )
+
+
+def print_json(result: Any) -> None:
+    """Print a result as JSON; dates and paths are text in it."""
+    click.echo(json.dumps(result, default=str, ensure_ascii=False))
 
 
 def type_option(required: bool) -> Decorator:

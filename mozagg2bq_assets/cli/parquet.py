@@ -9,7 +9,16 @@ import duckdb
 import pyarrow.parquet
 from pyarrow import ArrowException
 
-from mozagg2bq_assets.cli.options import PathParameter, debug_option, input_dir_option, output_dir_option
+from mozagg2bq_assets.cli.options import (
+    PathParameter,
+    debug_option,
+    input_dir_option,
+    json_option,
+    output_dir_option,
+    print_json,
+    quiet_option,
+)
+from mozagg2bq_assets.cli.progress import progress
 from mozagg2bq_assets.errors import DataError, OperatorError, UserError
 from mozagg2bq_assets.model.partitions import Partition, parse_day
 from mozagg2bq_assets.model.tables import AggregateType
@@ -32,15 +41,19 @@ from mozagg2bq_assets.postgres.archive import open_archive
     show_envvar=True,
     help="Let this engine do the work.",
 )
+@json_option
+@quiet_option
 @debug_option
-def to_parquet(input_dir: Path, output_dir: Path, engine: str) -> None:
+def to_parquet(input_dir: Path, output_dir: Path, engine: str, as_json: bool) -> None:
     """Convert one day's archive into one Parquet file.
 
     INPUT_DIR is what `dump` leaves, and its path ends in TYPE/YYYYMMDD. The file is OUTPUT_DIR/aggregates.parquet.
     """
     archive = open_archive(input_dir, _partition(input_dir))
     output_dir.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=output_dir.resolve(), prefix=".parts-") as work:
+    with TemporaryDirectory(dir=output_dir.resolve(), prefix=".parts-") as work, progress("converting") as tell:
+        size = sum(file.path.stat().st_size for file in archive.data_files)
+        tell(0, f"{len(archive.data_files)} tables, {size / 1e6:,.1f} MB")
         ((_, converted),) = _converter(Engine(engine), Path(work)).convert([FolderDump(archive)])
         if isinstance(converted, OperatorError):
             raise converted
@@ -49,13 +62,17 @@ def to_parquet(input_dir: Path, output_dir: Path, engine: str) -> None:
         target = converted.path.rename(output_dir / PARQUET_FILE)
     if warning := converted.unmapped.warning():
         click.echo(f"warning: {warning}", err=True)
-    click.echo(f"{target}: {converted.rows.total:,} rows")
+    if as_json:
+        print_json({"path": target, "rows": converted.rows.total, "unmapped_keys": dict(converted.unmapped)})
+    else:
+        click.echo(f"{target}: {converted.rows.total:,} rows")
 
 
 @click.command()
 @click.argument("path", type=PathParameter(exists=True))
+@json_option
 @debug_option
-def show(path: Path) -> None:
+def show(path: Path, as_json: bool) -> None:
     """Print the schema and the first rows of Parquet.
 
     PATH is a Parquet file, or a folder that holds some.
@@ -64,14 +81,20 @@ def show(path: Path) -> None:
     if not files:
         raise UserError(f"{path}: no Parquet file here")
     try:
-        for field in pyarrow.parquet.read_schema(files[0]):
-            click.echo(f"{field.name}: {field.type}{'' if field.nullable else ' REQUIRED'}")
+        schema = pyarrow.parquet.read_schema(files[0])
+        if not as_json:
+            for field in schema:
+                click.echo(f"{field.name}: {field.type}{'' if field.nullable else ' REQUIRED'}")
         with duckdb.connect() as connection:
             names = [literal(file) for file in files]
             rows = connection.sql(
                 "SELECT * FROM read_parquet($files, hive_partitioning = false)", params={"files": names}
             )
-            rows.limit(10).show(max_width=200)
+            if as_json:
+                columns = [{"name": each.name, "type": str(each.type), "nullable": each.nullable} for each in schema]
+                print_json({"schema": columns, "rows": rows.limit(10).to_arrow_table().to_pylist()})
+            else:
+                rows.limit(10).show(max_width=200)
     except (ArrowException, duckdb.Error) as error:
         raise DataError(f"{path}: unreadable Parquet: {str(error).splitlines()[0]}") from error
 

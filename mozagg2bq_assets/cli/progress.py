@@ -1,12 +1,11 @@
 """How far a command is, on stderr: a bar on a terminal, a line every ten seconds elsewhere, nothing with `--quiet`."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Event, Thread
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from mozagg2bq_assets.cli.options import QUIET
 
@@ -19,11 +18,10 @@ Tell = Callable[[float, str], None]
 @contextmanager
 def progress(what: str, total: float | None = None) -> Iterator[Tell]:
     """Show how far `what` is, for as long as the block lasts. Without a total there is no bar, only what is said."""
-    console = Console(stderr=True)
     if click.get_current_context().meta.get(QUIET):
         yield lambda done, text: None
-    elif console.is_terminal:
-        with _bar(console, what, total) as tell:
+    elif sys.stderr.isatty():
+        with _bar(what, total) as tell:
             yield tell
     else:
         with _lines(what, total) as tell:
@@ -31,10 +29,14 @@ def progress(what: str, total: float | None = None) -> Iterator[Tell]:
 
 
 @contextmanager
-def _bar(console: Console, what: str, total: float | None) -> Iterator[Tell]:
+def _bar(what: str, total: float | None) -> Iterator[Tell]:
+    # Only here, as it takes a tenth of a second to import.
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
     shape = SpinnerColumn() if total is None else BarColumn()
     columns = (TextColumn("{task.description}"), shape, TextColumn("{task.fields[text]}"), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=total, text="")
         yield lambda done, text: bar.update(task, completed=done, text=text)
 
@@ -42,16 +44,15 @@ def _bar(console: Console, what: str, total: float | None) -> Iterator[Tell]:
 @contextmanager
 def _lines(what: str, total: float | None) -> Iterator[Tell]:
     """A line is said by a thread, as a step may take long in which nothing is told."""
-    said, over = [0.0, ""], Event()
+    said, over = "at work", Event()
 
     def tell(done: float, text: str) -> None:
-        said[:] = done, text
+        nonlocal said
+        said = f"{done / total:.0%}, {text}" if total else text
 
     def say() -> None:
         while not over.wait(LINE_SECONDS):
-            done, text = said
-            share = f" {float(done) / total:.0%}" if total else ""
-            click.echo(f"{what}{share}: {text or 'at work'}", err=True)
+            click.echo(f"{what}: {said}", err=True)
 
     thread = Thread(target=say, daemon=True)
     thread.start()

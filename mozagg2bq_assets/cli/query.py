@@ -18,6 +18,7 @@ from mozagg2bq_assets.cli.options import (
     days_options,
     debug_option,
     json_option,
+    print_json,
     type_option,
 )
 from mozagg2bq_assets.lake.store import Lake
@@ -115,7 +116,7 @@ def _answers(query: Query, engine: str) -> Sequence[Answer]:
 def _show(answers: Sequence[Answer], as_json: bool) -> None:
     """As JSON, or as columns; a message where there are no rows."""
     if as_json:
-        click.echo(json.dumps(list(answers), default=str, ensure_ascii=False))
+        print_json(list(answers))
     elif not answers:
         click.echo("no row matches; `mozagg2bq query options` lists what there is", err=True)
     else:

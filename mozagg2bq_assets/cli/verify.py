@@ -1,13 +1,25 @@
 """`mozagg2bq verify`: the command that compares source, lake and BigQuery."""
 
 import sys
+from dataclasses import asdict
+from datetime import date
 
 import click
 
-from mozagg2bq_assets.cli.options import days_options, debug_option, type_option, types
+from mozagg2bq_assets.cli.options import (
+    days_options,
+    debug_option,
+    json_option,
+    print_json,
+    quiet_option,
+    type_option,
+    types,
+)
 from mozagg2bq_assets.cli.partitions import all_partitions, check_partitions
+from mozagg2bq_assets.cli.progress import progress
 from mozagg2bq_assets.model.partitions import DayRange
 from mozagg2bq_assets.model.tables import AggregateType
+from mozagg2bq_assets.pipeline.reconcile import Report
 from mozagg2bq_assets.pipeline.report import report_lines, reports
 
 
@@ -15,8 +27,10 @@ from mozagg2bq_assets.pipeline.report import report_lines, reports
 @type_option(required=False)
 @days_options(required=False)
 @click.option("--content", is_flag=True, help="Compare what the rows hold too: BigQuery charges for what it reads.")
+@json_option
+@quiet_option
 @debug_option
-def verify(aggregate_type: AggregateType | None, days: DayRange | None, content: bool) -> None:
+def verify(aggregate_type: AggregateType | None, days: DayRange | None, content: bool, as_json: bool) -> None:
     """Compare source, lake and BigQuery, day by day.
 
     Without days, all partitions are compared, and the source's rows are counted only on days without a dump; with
@@ -24,13 +38,21 @@ def verify(aggregate_type: AggregateType | None, days: DayRange | None, content:
     """
     if days:
         check_partitions(days)
-    differs = False
-    for report in reports(
-        types(aggregate_type), days or all_partitions(), days is not None, _announce if content else None
-    ):
-        click.echo("\n".join(report_lines(report)))
-        differs |= bool(report.differences)
-    if differs:
+    wanted, chosen = days or all_partitions(), types(aggregate_type)
+    found = list[Report]()
+    with progress("comparing", len(wanted) * len(chosen)) as tell:
+
+        def compared(day: date) -> None:
+            done = len(found) * len(wanted) + (day - wanted.start).days + 1
+            tell(done, f"{chosen[len(found)]} {day}")
+
+        for report in reports(chosen, wanted, days is not None, compared, _announce if content else None):
+            found.append(report)
+    if as_json:
+        print_json([asdict(report) for report in found])
+    else:
+        click.echo("\n".join(line for report in found for line in report_lines(report)))
+    if any(report.differing for report in found):
         sys.exit(1)
 
 

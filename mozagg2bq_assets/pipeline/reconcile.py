@@ -1,6 +1,6 @@
 """Compare source, lake and BigQuery with each other, day by day, and say what differs."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -110,12 +110,14 @@ def reconcile(
     wanted: DayRange,
     count_source: bool = False,
     content: ContentCheck | None = None,
+    compared: Callable[[date], None] = lambda _: None,
 ) -> Report:
     """Compare every day in range. Raises TransientError where one of the three is away, UserError where it refuses.
 
     With `count_source` the report lists every day of the range, and counts the source's rows. Without it, the report
     lists only days of which something is known, and counts the source's rows only for recent days and for days without
     a dump. With `content` what the rows hold is compared too. Without a connection, lake and BigQuery are compared.
+    `compared` is told each day that is done.
     """
     report = Report(aggregate_type)
     tables: dict[date, list[str]] = {}
@@ -149,6 +151,7 @@ def reconcile(
                     lines = content.differences(tables.get(day, ()), known, parquet)
                     found.differences += [Difference(Stage.RAW_DUMP, "what rows hold differs", line) for line in lines]
                 report.days.append(found)
+            compared(day)
     return report
 
 

@@ -1,6 +1,7 @@
 """What `mozagg2bq verify` and `make demo` print: every day's counts, and what differs."""
 
 from collections.abc import Callable, Iterable, Iterator
+from datetime import date
 
 from mozagg2bq_assets.bigquery.warehouse import open_warehouse
 from mozagg2bq_assets.lake.store import Lake
@@ -17,9 +18,10 @@ def reports(
     types: Iterable[AggregateType],
     wanted: DayRange,
     count_source: bool,
+    compared: Callable[[date], None] = lambda _: None,
     announce: Callable[[str], None] | None = None,
 ) -> Iterator[Report]:
-    """Compare source, lake and BigQuery, type by type.
+    """Compare source, lake and BigQuery, type by type. `compared` is told each day that is done.
 
     What the rows hold is compared too where there is an `announce`, which is told what BigQuery will read for that.
     """
@@ -32,19 +34,25 @@ def reports(
                 size = warehouse.content_bytes(aggregate_type, wanted)
                 announce(f"BigQuery reads {size:,} bytes of {warehouse.table_id(aggregate_type)} for the content sums")
                 content = ContentCheck(connection, lake, warehouse.content_sums(aggregate_type, wanted), folder)
-            yield reconcile(connection, lake, warehouse, aggregate_type, wanted, count_source, content)
+            yield reconcile(connection, lake, warehouse, aggregate_type, wanted, count_source, content, compared)
 
 
 def report_lines(report: Report) -> Iterator[str]:
-    """A type's counts day by day, the notes, and what differs."""
-    yield f"\n{report.aggregate_type:<16}{'source':>14}{'dump':>14}{'Parquet':>14}{'BigQuery':>14}"
+    """A type's counts day by day, the notes, what differs and how to mend it, and a line that sums that up."""
+    yield f"\n{report.aggregate_type:<16}{'tables':>8}{'source':>14}{'dump':>14}{'Parquet':>14}{'BigQuery':>14}"
     yield from map(_counts_line, report.days)
     yield from (f"note: {note}" for note in report.notes)
-    yield from (f"DIFFERS: {difference}" for difference in report.differences)
+    yield from (f"DIFFERS: {difference}" for difference in report.grouped)
+    days, differing = len(report.days), len(report.differing)
+    yield (
+        f"{report.aggregate_type}: {differing} of {days} days differ"
+        if differing
+        else (f"{report.aggregate_type}: {days} days agree")
+    )
 
 
 def _counts_line(day: DayReport) -> str:
-    source = f"{day.source_tables} tables" if day.source_rows is None else f"{day.source_rows:,}"
-    source = source if day.source_tables else "no tables"
-    counts = [f"{rows:,}" if rows is not None else "-" for rows in (day.dump_rows, day.parquet_rows)]
-    return f"{day.day!s:<16}{source:>14}{counts[0]:>14}{counts[1]:>14}{day.bigquery_rows:>14,}"
+    """Counts alone: `-` where nothing was counted, or nothing is there."""
+    counts = (day.source_tables, day.source_rows, day.dump_rows, day.parquet_rows, day.bigquery_rows)
+    shown = ["-" if count is None else f"{count:,}" for count in counts]
+    return f"{day.day!s:<16}{shown[0]:>8}" + "".join(f"{text:>14}" for text in shown[1:])

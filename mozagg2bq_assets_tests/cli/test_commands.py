@@ -1,5 +1,6 @@
 """The command, run as a user runs it."""
 
+import json
 import os
 import re
 import signal
@@ -10,6 +11,7 @@ import time
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import click
 import psycopg
@@ -53,11 +55,43 @@ def test_by_hand(tmp_path: Path) -> None:
     assert "ingest_date: date32[day] REQUIRED" in run("show", out).stdout
     verified = run("verify", "--aggregate-type", "build_id", "--date", DAY)
     assert verified.returncode == 1
-    assert "DIFFERS: build_id 20191201: 250 rows in BigQuery, 0 in the Parquet file" in verified.stdout
+    assert f"DIFFERS: {DAY}: 250 rows in BigQuery, 0 in the Parquet file: materialize build_id/" in verified.stdout
+    assert verified.stdout.endswith("\nbuild_id: 1 of 1 days differ\n")
     again = run("dump", "--aggregate-type", "build_id", "--date", DAY, "--output-dir", tmp_path)
     assert "exists already" in again.stderr
     other_day = run("load", "--aggregate-type", "build_id", "--date", "20191202", "--input-dir", out)
     assert "does not hold rows of build_id 20191202 only" in other_day.stderr
+
+
+@pytest.mark.usefixtures("_days")
+def test_json(tmp_path: Path) -> None:
+    """Each command's result as one JSON value, and nothing beside it on stdout."""
+
+    def ask(*command: str | Path) -> Any:
+        return json.loads(run(*command, "--json").stdout)
+
+    day = ("--aggregate-type", "build_id", "--date", DAY)
+    assert len(ask("tables", *day)) == 6
+    (dumped,) = ask("dump", *day, "--output-dir", tmp_path)
+    assert dumped == {
+        "aggregate_type": "build_id",
+        "day": DAY,
+        "path": str(tmp_path / "build_id" / "20191201"),
+        "tables": 6,
+        "rows": 250,
+    }
+    converted = ask("to-parquet", "--input-dir", dumped["path"], "--output-dir", tmp_path / "out")
+    assert (converted["rows"], converted["unmapped_keys"]) == (250, {})
+    shown = ask("show", tmp_path / "out")
+    assert shown["schema"][0] == {"name": "ingest_date", "type": "date32[day]", "nullable": False}
+    assert len(shown["rows"]) == 10
+    assert ask("load", *day, "--input-dir", tmp_path / "out")["rows"] == 250
+    (report,) = ask("verify", *day)
+    assert [difference["stage"] for difference in report["days"][0]["differences"]] == ["raw_dump", "bigquery_table"]
+    assert ask("lake", "list", *day) == []
+    assert ask("lake", "verify", *day) == {"files": 0, "damaged": []}
+    assert ask("lake", "clean") == []
+    assert {finding["problem"] for finding in ask("doctor")} == {None}
 
 
 DUMP = ("dump", "--aggregate-type", "build_id", "--output-dir", "{tmp}/new")
@@ -184,7 +218,7 @@ def _commands(group: click.Group) -> Iterator[click.Command]:
 def test_help() -> None:
     """Every command takes --debug and -h, and its help is sentences; old names are not there."""
     commands = list(_commands(main))
-    assert len(commands) == 23
+    assert len(commands) == 24
     for command in commands:
         options = [option for option in command.params if isinstance(option, click.Option) and not option.hidden]
         assert "--debug" in [name for option in options for name in option.opts]

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import psycopg
 import yaml
 
 from mozagg2bq_assets.local.services import free_port

@@ -126,4 +126,4 @@ def test_the_command(odd_rows: Pipeline) -> None:
     odd_rows.source.execute(f"UPDATE {TABLE} SET histogram = '{{7}}' WHERE histogram IS NULL".encode())
     verified = run(*command)
     assert verified.returncode == 1
-    assert "DIFFERS: build_id 20191201: rows of nightly 73 are not the same in source" in verified.stdout
+    assert f"DIFFERS: {DAYS.start}: rows of nightly 73 are not the same in source" in verified.stdout

@@ -74,9 +74,9 @@ def seed(scale: float) -> None:
 @click.command()
 @debug_option
 def grow() -> None:
-    """Add rows to one of build_id's sample days, as the aggregator does for weeks.
+    """Add rows to a sample day of build_id.
 
-    The sensor for late data then finds that day.
+    The aggregator does that for weeks. The sensor for late data then finds that day.
     """
     with Stack().administrator() as connection:
         for name in sample.grow(connection):

@@ -67,6 +67,10 @@ class DataError(OperatorError):
     """Data that is damaged, or missing where it was promised. Names the file or the table."""
 
 
+class HeldBack(DataError):
+    """A day that was not taken as it is now, until somebody says so; its message says how."""
+
+
 class CountMismatch(DataError):
     """Two counts that should be equal and are not; `rows` has (name, expected, found) of each that differs."""
 

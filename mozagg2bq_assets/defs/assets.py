@@ -29,7 +29,7 @@ from mozagg2bq_assets.defs.keys import ROW_COUNT, stage_key
 from mozagg2bq_assets.defs.partitions import partition_key, shortened
 from mozagg2bq_assets.defs.resources import LakeResource, PostgresResource, SparkResource, WarehouseResource
 from mozagg2bq_assets.defs.specs import check_specs, stage_specs
-from mozagg2bq_assets.errors import OperatorError, machine_errors
+from mozagg2bq_assets.errors import OperatorError, TransientError, machine_errors
 from mozagg2bq_assets.lake.writer import LakeWriter
 from mozagg2bq_assets.model.partitions import DayRange, Partition, Stage
 from mozagg2bq_assets.model.runs import Run
@@ -45,6 +45,7 @@ from mozagg2bq_assets.settings import RunSettings
 BACKFILL_ID_TAG = "dagster/backfill"
 PROGRESS_SECONDS = 5.0
 CAUSES = 3
+AGAIN = "when that is mended, re-execute this run, which does not do again what is committed"
 
 
 class StagesConfig(Config):
@@ -147,8 +148,7 @@ def _failure(aggregate_type: AggregateType, failures: Mapping[Partition, Operato
     listed = [f"{cause} ({shortened(keys)})" for cause, keys in sorted(causes.items(), key=lambda item: -len(item[1]))]
     more = f"; and {len(listed) - CAUSES} other causes: see the log" if len(listed) > CAUSES else ""
     return Failure(
-        f"{'; '.join(listed[:CAUSES])}{more}; {len(failures)} of {days} days of {aggregate_type} failed, the others are"
-        " committed: when the cause is gone, re-execute this run"
+        f"{'; '.join(listed[:CAUSES])}{more}; {len(failures)} of {days} days of {aggregate_type} failed: {AGAIN}"
     )
 
 
@@ -192,7 +192,7 @@ def _one_line_failure() -> Iterator[None]:
         with machine_errors():
             yield
     except OperatorError as error:
-        raise Failure(str(error)) from None
+        raise Failure(f"{error}; {AGAIN}" if isinstance(error, TransientError) else str(error)) from None
 
 
 def _run(context: AssetExecutionContext) -> Run:

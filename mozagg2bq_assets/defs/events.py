@@ -26,7 +26,7 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (  # n
 from mozagg2bq_assets.defs.keys import ROW_COUNT, stage_key
 from mozagg2bq_assets.defs.partitions import partition_key
 from mozagg2bq_assets.defs.specs import COLUMN_SCHEMA
-from mozagg2bq_assets.errors import CountMismatch
+from mozagg2bq_assets.errors import CountMismatch, HeldBack
 from mozagg2bq_assets.lake.manifest import DamagedVersion
 from mozagg2bq_assets.model.counts import Counts
 from mozagg2bq_assets.model.partitions import Partition, Stage, remedy
@@ -68,10 +68,11 @@ def failure_events(result: StageResult, instance: DagsterInstance) -> Iterator[A
     differing = error.rows if isinstance(error, CountMismatch) else ()
     records = [{"name": name, "expected": expected, "found": found} for name, expected, found in differing]
     metadata = {"differences": _table(records)} if records else {}
+    stages, said = {result.stage}, f"{error}; when that is mended, {remedy(partition, result.stage)}"
+    if isinstance(error, DamagedVersion | HeldBack):
+        said = str(error)  # which says what to do
     if isinstance(error, DamagedVersion):
-        stages, said = {error.stage, result.stage}, str(error)
-    else:
-        stages, said = {result.stage}, f"{error}; when that is mended, {remedy(partition, result.stage)}"
+        stages.add(error.stage)
     for stage in sorted(stages, key=list(Stage).index):
         yield _evaluation(partition, stage, instance, passed=False, description=said, metadata=metadata)
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from mozagg2bq_assets.errors import DataError
+from mozagg2bq_assets.errors import DataError, HeldBack
 from mozagg2bq_assets.lake.manifest import (
     AnyManifest,
     DumpDetails,
@@ -54,7 +54,7 @@ class Stages:
     def kept_dump(self, dump: PartitionDump) -> StageResult | None:
         """The version before, as a result, where the source has trimmed tables of it since; None where there is none.
 
-        Raises DataError for a day that has shrunk in any other way, unless that is accepted; the version before stays.
+        Raises HeldBack for a day that has shrunk in any other way, unless that is accepted; the version before stays.
         """
         try:
             before = self.writer.lake.read(DumpManifest, dump.archive.partition)
@@ -67,7 +67,7 @@ class Stages:
             dump.state if before.details.source else replace(dump.state, dropped=dict.fromkeys(dump.state.dropped, ""))
         )
         if shrunk := [*_smaller(before.rows, dump.rows), *(f"{name} is gone" for name in now.lost_since(known))]:
-            raise DataError(
+            raise HeldBack(
                 f"held back, as the day has shrunk: {_some(shrunk)}; the version before is kept: run the day with"
                 " accept_shrink in the run's config to take it as it is"
             )

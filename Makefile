@@ -65,8 +65,9 @@ pictures: install
 	PICTURES=docs/pictures $(BIN)/pytest -n0 mozagg2bq_assets_tests/browser
 
 # As root, on Debian; with Docker, `docker compose build` makes the same.
-image:
+image: install
 	deploy/build-image mozagg2bq
+	IMAGE=mozagg2bq $(BIN)/pytest -n0 mozagg2bq_assets_tests/deploy/test_image.py
 
 release: install
 	rm -rf build dist/mozagg2bq-*
@@ -74,13 +75,12 @@ release: install
 
 # The wheel as a user installs it: in an environment of its own, away from this folder.
 release-check: release
-	$(PYTHON) deploy/check-release dist '$(EXECUTORS)'
+	$(PYTHON) deploy/check_release.py dist '$(EXECUTORS)'
 
 lint: install
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/mypy --scripts-are-modules deploy/end-lost-runs deploy/check-release
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec compose.yaml
 	$(BIN)/lint-imports
 

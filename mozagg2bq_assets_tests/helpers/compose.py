@@ -88,7 +88,8 @@ class Compose:
         command = self._here(["sh", "-c", *test] if kind == "CMD-SHELL" else test)
         deadline = time.monotonic() + START_SECONDS
         while subprocess.run(command, env=self.variables(service), capture_output=True, check=False).returncode:
-            assert time.monotonic() < deadline and self.running[service].poll() is None, self.log(service)
+            assert time.monotonic() < deadline, self.log(service)
+            assert self.running[service].poll() is None, self.log(service)
             time.sleep(0.5)
 
     def _here(self, texts: Iterable[str]) -> list[str]:
@@ -108,7 +109,7 @@ def composed(stack: Stack, environment: Mapping[str, str], folder: Path) -> Iter
     with stack.administrator() as connection:
         connection.execute(f"CREATE ROLE dagster LOGIN PASSWORD '{password}'")
         connection.execute("CREATE DATABASE dagster OWNER dagster")
-    _write_secrets(folder / "secrets", environment, password)
+    write_secrets(folder / "secrets", environment, password)
     (folder / "home").mkdir()
     shutil.copy(DEPLOY / "dagster.yaml", folder / "home")
     with tcp_proxy(f"{environment['POSTGRES_HOST']}/.s.PGSQL.5432") as storage:
@@ -126,7 +127,7 @@ def composed(stack: Stack, environment: Mapping[str, str], folder: Path) -> Iter
             "$$": "$",
             "/opt/dagster/": f"{DEPLOY}/",
             "/run/secrets/": f"{folder}/secrets/",
-            "0.0.0.0": "127.0.0.1",
+            "0.0.0.0": "127.0.0.1",  # noqa: S104
             "http://webserver:": "http://127.0.0.1:",
             "3000": str(free_port()),
         }
@@ -138,7 +139,7 @@ def composed(stack: Stack, environment: Mapping[str, str], folder: Path) -> Iter
                 compose.stop(service)
 
 
-def _write_secrets(folder: Path, environment: Mapping[str, str], password: str) -> None:
+def write_secrets(folder: Path, environment: Mapping[str, str], password: str) -> None:
     """A file for each secret of compose.yaml."""
     folder.mkdir(parents=True)
     contents = dict.fromkeys(COMPOSE["secrets"], "") | {

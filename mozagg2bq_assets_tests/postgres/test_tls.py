@@ -4,7 +4,6 @@ The embedded PostgreSQL is built without TLS, so Debian's package `postgresql` h
 """
 
 import os
-import pwd
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -21,16 +20,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from mozagg2bq_assets.errors import UserError
 from mozagg2bq_assets.local import sample
-from mozagg2bq_assets.local.services import free_port
 from mozagg2bq_assets.model.partitions import Partition
 from mozagg2bq_assets.model.tables import AggregateType
 from mozagg2bq_assets.pipeline.source import open_source
 from mozagg2bq_assets.postgres.connection import Postgres
 from mozagg2bq_assets.postgres.dump import Dumper, PartitionDump
 from mozagg2bq_assets.settings import read_postgres
+from mozagg2bq_assets_tests.helpers.debian_postgres import OWNER, PASSWORD, debian_server, debian_tools
 
 TABLE = "build_id_nightly_73_20191201"
-PASSWORD = "made-up-for-this-test"
 Key = ec.EllipticCurvePrivateKey
 
 
@@ -54,20 +52,15 @@ def certificate(name: str, key: Key, issuer: str, issuer_key: Key) -> bytes:
 
 @pytest.fixture(scope="module")
 def tools() -> Path:
-    """Debian's PostgreSQL. Skips without it, which CI does not let pass."""
-    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    if not folders:
-        if os.environ.get("REQUIRE_POSTGRESQL"):
-            raise UserError("install Debian's package postgresql")
-        pytest.skip("TLS needs Debian's package postgresql")
-    return folders[-1]
+    """Debian's PostgreSQL."""
+    return debian_tools()
 
 
 @pytest.fixture(scope="module")
 def server(tools: Path) -> Iterator[tuple[Path, int]]:
     """A server that takes connections by TLS alone, for `localhost`; gives the CA's certificate and the port."""
     with TemporaryDirectory(prefix="tls-") as made:
-        folder, port = Path(made), free_port()
+        folder = Path(made)
         ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
         (folder / "ca.pem").write_bytes(certificate("our CA", ca_key, "our CA", ca_key))
         (folder / "server.pem").write_bytes(certificate("localhost", key, "our CA", ca_key))
@@ -77,33 +70,9 @@ def server(tools: Path) -> Iterator[tuple[Path, int]]:
             )
         )
         (folder / "server.key").chmod(0o600)
-        (folder / "password").write_text(PASSWORD)
-        # PostgreSQL does not run as root.
-        owner = pwd.getpwnam("postgres") if os.getuid() == 0 else None
-        if owner:
-            folder.chmod(0o755)
-            for path in (folder, *folder.iterdir()):
-                os.chown(path, owner.pw_uid, owner.pw_gid)
-        user, data = owner.pw_uid if owner else None, folder / "data"
-        environment = {**os.environ, "LC_ALL": "C.UTF-8"}
-
-        def run(*command: str) -> None:
-            subprocess.run(command, check=True, user=user, env=environment, stdout=subprocess.DEVNULL, cwd=folder)
-
-        run(
-            str(tools / "initdb"), f"--pgdata={data}", "--username=owner", "--auth=scram-sha-256",
-            f"--pwfile={folder / 'password'}", "--no-sync",
-        )  # fmt: skip
-        (data / "pg_hba.conf").write_text("hostssl all all 127.0.0.1/32 scram-sha-256\n")
-        options = (
-            f"-p {port} -c listen_addresses=localhost -c unix_socket_directories={folder} -c ssl=on -c fsync=off"
-            f" -c ssl_cert_file={folder / 'server.pem'} -c ssl_key_file={folder / 'server.key'}"
-        )
-        run(str(tools / "pg_ctl"), "-w", "-D", str(data), "-l", str(folder / "log"), "-o", options, "start")
-        try:
+        options = f"-c ssl=on -c ssl_cert_file={folder / 'server.pem'} -c ssl_key_file={folder / 'server.key'}"
+        with debian_server(tools, folder, "hostssl all all 127.0.0.1/32 scram-sha-256\n", options) as port:
             yield folder / "ca.pem", port
-        finally:
-            run(str(tools / "pg_ctl"), "-w", "-m", "immediate", "-D", str(data), "stop")
 
 
 @pytest.fixture
@@ -111,7 +80,7 @@ def secured(server: tuple[Path, int], tools: Path, monkeypatch: pytest.MonkeyPat
     """The source as variables name it, which asks for the server's certificate and its name."""
     ca, port = server
     variables = {
-        "HOST": "localhost", "PORT": str(port), "DB": "postgres", "USER": "owner", "PASS": PASSWORD,
+        "HOST": "localhost", "PORT": str(port), "DB": "postgres", "USER": OWNER, "PASS": PASSWORD,
         "SSLMODE": "verify-full", "SSLROOTCERT": str(ca),
     }  # fmt: skip
     for name, value in variables.items():
@@ -126,7 +95,7 @@ def test_verify_full(secured: Postgres, tmp_path: Path) -> None:
         found = connection.execute("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()").fetchone()
     assert found == (True,)
     administrator = psycopg.connect(
-        host="localhost", port=secured.port, dbname="postgres", user="owner", password=PASSWORD, autocommit=True
+        host="localhost", port=secured.port, dbname="postgres", user=OWNER, password=PASSWORD, autocommit=True
     )
     with administrator:
         sample.create_table(administrator, TABLE)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Check the wheel and the sdist in a folder: what they hold, and that the wheel works where nothing else of ours is.
 
-deploy/check-release FOLDER 'PACKAGES OF AN EXECUTOR'     exits with status 1 and a line on what is wrong
+deploy/check_release.py FOLDER 'PACKAGES OF AN EXECUTOR'     exits with status 1 and a line on what is wrong
 """
 
 import os

@@ -13,7 +13,7 @@ install: .venv/installed .venv-bigquery/installed
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 …")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[local,dev,spark]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[local,deploy,dev,spark]'
 	touch $@
 
 # The BigQuery emulator holds DuckDB back at 1.5, so it lives apart.

@@ -130,7 +130,7 @@ class DagsterClient:
         return str(self._webserver.ask(graphql.LAUNCH_RUN, parameters=parameters)["run"]["id"])
 
     def retry(self, id_: str) -> str:
-        """Launch what of it has failed; returns the new id. A run takes all its days again, and skips committed ones."""
+        """Launch what of it has failed; returns the new id. A run takes its days again, but for committed ones."""
         if is_run(id_):
             return str(self._webserver.ask(graphql.RETRY_RUN, id=id_)["run"]["id"])
         return str(self._webserver.ask(graphql.RETRY_BACKFILL, id=id_)["backfillId"])
@@ -167,7 +167,11 @@ class DagsterClient:
             self._events.setdefault(run.id, RunEvents()).read(self._webserver, run)
         running = [line for run in state.runs if run.status == "STARTED" for line in run.days]
         progress = Progress(state.status, state.targeted, self._outcomes(state.runs), running, state.error)
-        return replace(progress, outcomes=self._unsaid(state.runs) | progress.outcomes) if progress.ended else progress
+        return (
+            replace(progress, outcomes={**self._unsaid(state.runs), **progress.outcomes})
+            if progress.ended
+            else progress
+        )
 
     def _outcomes(self, runs: Sequence[RunState]) -> dict[Partition, Outcome]:
         """Those of each partition, whichever run has said it: what a run has loaded, no other run undoes."""
@@ -188,7 +192,10 @@ class DagsterClient:
 
     def _backfill_state(self, backfill_id: str) -> _State:
         found = self._webserver.ask(graphql.BACKFILL, id=backfill_id)
-        counts = (found["assetBackfillData"] or {}).get("assetBackfillStatuses", ())
+        counts = {
+            tuple(each["assetKey"]["path"]): each["numPartitionsTargeted"]
+            for each in (found["assetBackfillData"] or {}).get("assetBackfillStatuses", ())
+        }
         return _State(
             found["status"],
             [RunState.of(run) for run in reversed(found["runs"])],

@@ -9,7 +9,15 @@ from typing import Any
 import click
 
 from mozagg2bq_assets.cli.dagster_client import DagsterClient, Progress, kind
-from mozagg2bq_assets.cli.options import days_options, debug_option, json_option, quiet_option, type_option, types
+from mozagg2bq_assets.cli.options import (
+    QUIET,
+    days_options,
+    debug_option,
+    json_option,
+    quiet_option,
+    type_option,
+    types,
+)
 from mozagg2bq_assets.cli.partitions import check_partitions
 from mozagg2bq_assets.cli.progress import progress
 from mozagg2bq_assets.errors import DataError, UserError, brief
@@ -103,12 +111,16 @@ def _show_progress(client: DagsterClient, id_: str) -> Progress:
     states = client.follow(id_, lambda line: click.echo(line, err=True))
     started, first = monotonic(), next(states)
     with progress(f"{first.targeted} partitions", first.targeted) as tell:
+        begun: set[str] = set()
         for state in chain([first], states):
+            # On lines of their own: beside the bar a terminal has no room for them.
+            for days in state.running:
+                if days not in begun and not click.get_current_context().meta.get(QUIET):
+                    click.echo(f"running {days}", err=True)
+            begun.update(state.running)
             rate = max(state.rows - first.rows, 0) / max(monotonic() - started, 1)
             failed = f", {len(state.failed)} failed" if state.failed else ""
-            running = f"; running {', '.join(state.running)}" if state.running else ""
-            text = f"{state.done} done{failed}, {state.rows:,} rows, {rate:,.0f} rows/s{running}"
-            tell(state.done + len(state.failed), text)
+            tell(state.done + len(state.failed), f"{state.done} done{failed}, {state.rows:,} rows, {rate:,.0f} rows/s")
     return state
 
 

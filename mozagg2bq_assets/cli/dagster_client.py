@@ -199,9 +199,7 @@ class DagsterClient:
         return _State(
             found["status"],
             [RunState.of(run) for run in reversed(found["runs"])],
-            sum(
-                each["numPartitionsTargeted"] for each in counts if each["assetKey"]["path"][-1] == Stage.BIGQUERY_TABLE
-            ),
+            sum(days for (_, stage), days in counts.items() if stage == Stage.BIGQUERY_TABLE),
             found["error"] and found["error"]["message"].strip().splitlines()[0],
         )
 

@@ -1,6 +1,7 @@
 """`mozagg2bq backfill`: the command that launches a backfill on a running Dagster and follows it."""
 
 import json
+import sys
 from collections.abc import Sequence
 from itertools import chain
 from time import monotonic
@@ -108,7 +109,7 @@ def _follow(client: DagsterClient, id_: str, as_json: bool) -> None:
 
 def _show_progress(client: DagsterClient, id_: str) -> Progress:
     """Show how far it is until it ends; returns the last state."""
-    states = client.follow(id_, lambda line: click.echo(line, err=True))
+    states = client.follow(id_, _say)
     started, first = monotonic(), next(states)
     with progress(f"{first.targeted} partitions", first.targeted) as tell:
         begun: set[str] = set()
@@ -116,12 +117,17 @@ def _show_progress(client: DagsterClient, id_: str) -> Progress:
             # On lines of their own: beside the bar a terminal has no room for them.
             for days in state.running:
                 if days not in begun and not click.get_current_context().meta.get(QUIET):
-                    click.echo(f"running {days}", err=True)
+                    _say(f"running {days}")
             begun.update(state.running)
             rate = max(state.rows - first.rows, 0) / max(monotonic() - started, 1)
             failed = f", {len(state.failed)} failed" if state.failed else ""
             tell(state.done + len(state.failed), f"{state.done} done{failed}, {state.rows:,} rows, {rate:,.0f} rows/s")
     return state
+
+
+def _say(line: str) -> None:
+    """Print a line above the bar: what click prints would be on the bar's own line."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def _print_days(last: Progress) -> None:

@@ -10,7 +10,8 @@ import requests
 
 from mozagg2bq_assets.errors import TransientError, UserError
 
-TIMEOUT_SECONDS = 60
+# To launch a run, the webserver writes an event for each of its days and stages first.
+TIMEOUT_SECONDS = 120
 
 LAUNCH_BACKFILL = """
 mutation Launch($parameters: LaunchBackfillParams!) {

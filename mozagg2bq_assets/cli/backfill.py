@@ -86,7 +86,8 @@ def _launch(client: DagsterClient, chosen: Sequence[AggregateType], days: DayRan
 
 def _follow(client: DagsterClient, id_: str, as_json: bool) -> None:
     """Follow it to its end, and print what became of it. Raises DataError where it does not succeed."""
-    named, page = f"{kind(id_)} {id_}", client.page(id_)
+    named = f"{kind(id_)} {id_}"
+    page = client.page(id_)
     try:
         click.echo(f"{named}: {page}", err=as_json)
         last = _show_progress(client, id_)

@@ -234,14 +234,14 @@ def test_interrupted_and_canceled(
         command(dagster_url, "--follow", backfill_id), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     client = DagsterClient(dagster_url)
-    wait_for(lambda: str(client.progress(backfill_id).done > 0), "True")
+    under_way = next(state for state in client.follow(backfill_id) if state.done)
     # Days count as they are done, not when their run ends.
-    assert any(client.progress(backfill_id).running)
-    assert client.progress(backfill_id).done < len(AggregateType) * len(DAYS)
+    assert under_way.running
+    assert under_way.done < len(AggregateType) * DAYS_PER_RUN
     canceled = backfill(dagster_url, "--cancel", backfill_id)
     assert canceled.stdout == f"backfill {backfill_id} is canceled: none of its runs goes on\n"
-    under_way = "query Runs { runsOrError(filter: {statuses: [STARTED, QUEUED]}) { ... on Runs { results { id } } } }"
-    assert ask(dagster_url, under_way)["results"] == []
+    runs = "query Runs { runsOrError(filter: {statuses: [STARTED, QUEUED]}) { ... on Runs { results { id } } } }"
+    assert ask(dagster_url, runs)["results"] == []
     wait_for(lambda: client.progress(backfill_id).status, "CANCELED")
     _, errors = follow.communicate(timeout=60)
     assert follow.returncode == 1

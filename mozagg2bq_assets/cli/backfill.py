@@ -1,26 +1,50 @@
 """`mozagg2bq backfill`: the command that launches a backfill on a running Dagster and follows it."""
 
-from collections.abc import Iterator
+import json
+import sys
+from collections.abc import Sequence
 from itertools import chain
 from time import monotonic
+from typing import Any
 
 import click
 
-from mozagg2bq_assets.cli.dagster_client import DagsterClient, Progress
-from mozagg2bq_assets.cli.options import days_options, debug_option, type_option, types
+from mozagg2bq_assets.cli.dagster_client import DagsterClient, Progress, kind
+from mozagg2bq_assets.cli.options import (
+    QUIET,
+    days_options,
+    debug_option,
+    json_option,
+    quiet_option,
+    type_option,
+    types,
+)
 from mozagg2bq_assets.cli.partitions import check_partitions
-from mozagg2bq_assets.errors import DataError, UserError
-from mozagg2bq_assets.model.partitions import DayRange
+from mozagg2bq_assets.cli.progress import progress
+from mozagg2bq_assets.errors import DataError, UserError, brief
+from mozagg2bq_assets.model.partitions import DayRange, Partition
 from mozagg2bq_assets.model.tables import AggregateType
+
+LISTED_FAILURES = 10
+REASON_CHARACTERS = 200
 
 
 @click.command()
 @days_options(required=False)
 @type_option(required=False)
-@click.option("--follow", metavar="ID", help="Follow a backfill that is under way.")
-@click.option("--retry", metavar="ID", help="Launch what has failed of that backfill instead, and follow it.")
-@click.option("--cancel", metavar="ID", help="End that backfill instead; what it has committed stays.")
-@click.option("--url", default="http://127.0.0.1:3000", show_default=True, help="Ask the Dagster webserver there.")
+@click.option("--follow", metavar="ID", help="Follow a backfill or run that is under way.")
+@click.option("--retry", metavar="ID", help="Launch what has failed of it instead, and follow that.")
+@click.option("--cancel", metavar="ID", help="End it instead; what it has committed stays.")
+@click.option(
+    "--url",
+    default="http://127.0.0.1:3000",
+    envvar="DAGSTER_URL",
+    show_default=True,
+    show_envvar=True,
+    help="Ask the Dagster webserver there.",
+)
+@quiet_option
+@json_option
 @debug_option
 def backfill(
     days: DayRange | None,
@@ -29,51 +53,112 @@ def backfill(
     retry: str | None,
     cancel: str | None,
     url: str,
+    as_json: bool,
 ) -> None:
     """Launch a backfill on the running Dagster and follow it.
 
-    It takes all stages of the days. Ctrl-C leaves it running.
+    It takes all stages of the days. What fits into one run is launched as that run, at once. Ctrl-C leaves it running.
     """
     if sum(choice is not None for choice in (days, follow, retry, cancel)) != 1:
         raise click.UsageError("Give --date, or --start and --end, or --follow, --retry or --cancel with an id.")
     client = DagsterClient(url.rstrip("/"))
     if cancel is not None:
         client.cancel(cancel)
-        click.echo(f"backfill {cancel} is canceled: none of its runs goes on")
+        click.echo(f"{kind(cancel)} {cancel} is canceled: none of its runs goes on", err=as_json)
+        if as_json:
+            _print_json(client, cancel, client.progress(cancel))
     elif days:
         check_partitions(days)
-        _follow(client, client.launch(types(aggregate_type), list(days)))
+        _follow(client, _launch(client, types(aggregate_type), days, as_json), as_json)
     else:
-        _follow(client, client.retry(retry) if retry is not None else str(follow))
+        _follow(client, client.retry(retry) if retry is not None else str(follow), as_json)
 
 
-def _follow(client: DagsterClient, backfill_id: str) -> None:
-    """Follow a backfill to its end. Raises DataError where it does not succeed."""
-    page = f"{client.url}/runs/b/{backfill_id}"
+def _launch(client: DagsterClient, chosen: Sequence[AggregateType], days: DayRange, as_json: bool) -> str:
+    """Launch the days as one run if one takes them, as that begins at once; otherwise as a backfill."""
+    run_id = client.launch_run(chosen, days)
+    if run_id is None:
+        return client.launch(chosen, list(days))
+    fit = "1 day fits" if len(days) == 1 else f"{len(days)} days fit"
+    click.echo(f"{fit} into one run: run {run_id} launched directly", err=as_json)
+    return run_id
+
+
+def _follow(client: DagsterClient, id_: str, as_json: bool) -> None:
+    """Follow it to its end, and print what became of it. Raises DataError where it does not succeed."""
+    named = f"{kind(id_)} {id_}"
+    page = client.page(id_)
     try:
-        click.echo(f"backfill {backfill_id}: {page}")
-        last = _show_progress(client.follow(backfill_id, lambda line: click.echo(line, err=True)))
+        click.echo(f"{named}: {page}", err=as_json)
+        last = _show_progress(client, id_)
     except KeyboardInterrupt:
         raise UserError(
-            f"no longer followed, but it goes on: look at {page}, or end it with"
-            f" `mozagg2bq backfill --cancel {backfill_id}`"
+            f"no longer followed, but it goes on: look at {page}, or end it with `mozagg2bq backfill --cancel {id_}`"
         ) from None
+    if as_json:
+        _print_json(client, id_, last)
+    else:
+        _print_days(last)
     if last.canceled:
-        raise DataError(f"backfill {backfill_id} was canceled: {last.done} of {last.targeted} partitions done")
-    summary = f"{last.done} of {last.targeted} partitions done, {last.failed} failed, {last.rows:,} rows"
+        raise DataError(f"{named} was canceled: {last.done} of {last.targeted} partitions done")
+    summary = f"{last.done} of {last.targeted} partitions done, {len(last.failed)} failed, {last.rows:,} rows"
     if not last.succeeded:
-        again = f"`mozagg2bq backfill --retry {backfill_id}` launches what has failed"
-        raise DataError(f"backfill {backfill_id} {last.status}: {summary}: {last.error or page}; {again}")
-    click.echo(summary)
+        again = f"`mozagg2bq backfill --retry {id_}` launches what has failed"
+        raise DataError(f"{named} {last.status}: {summary}: {last.error or page}; {again}")
+    click.echo(summary, err=as_json)
 
 
-def _show_progress(states: Iterator[Progress]) -> Progress:
-    """A bar on a terminal; returns the last state."""
+def _show_progress(client: DagsterClient, id_: str) -> Progress:
+    """Show how far it is until it ends; returns the last state."""
+    states = client.follow(id_, _say)
     started, first = monotonic(), next(states)
-    with click.progressbar(length=first.targeted, label="partitions", item_show_func=lambda text: text or "") as bar:
+    with progress(f"{first.targeted} partitions", first.targeted) as tell:
+        begun: set[str] = set()
         for state in chain([first], states):
-            bar.length = state.targeted
+            # On lines of their own: beside the bar a terminal has no room for them.
+            for days in state.running:
+                if days not in begun and not click.get_current_context().meta.get(QUIET):
+                    _say(f"running {days}")
+            begun.update(state.running)
             rate = max(state.rows - first.rows, 0) / max(monotonic() - started, 1)
-            text = f"{state.done} done, {state.failed} failed, {state.rows:,} rows, {rate:,.0f} rows/s"
-            bar.update(state.done + state.failed - bar.pos, text)
+            failed = f", {len(state.failed)} failed" if state.failed else ""
+            tell(state.done + len(state.failed), f"{state.done} done{failed}, {state.rows:,} rows, {rate:,.0f} rows/s")
     return state
+
+
+def _say(line: str) -> None:
+    """Print a line above the bar: what click prints would be on the bar's own line."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def _print_days(last: Progress) -> None:
+    """Print the days that failed, with the reason of each, and those that are empty."""
+    for partition, reason in list(last.failed.items())[:LISTED_FAILURES]:
+        click.echo(f"{_day(partition)} failed: {brief(reason, REASON_CHARACTERS)}")
+    if len(last.failed) > LISTED_FAILURES:
+        click.echo(f"and {len(last.failed) - LISTED_FAILURES} more")
+    if last.empty:
+        are = "1 day is" if len(last.empty) == 1 else f"{len(last.empty)} days are"
+        click.echo(f"{are} empty: {', '.join(map(_day, last.empty))}")
+
+
+def _print_json(client: DagsterClient, id_: str, last: Progress) -> None:
+    result: dict[str, Any] = {
+        "id": id_,
+        "url": client.page(id_),
+        "status": last.status,
+        "targeted": last.targeted,
+        "done": last.done,
+        "failed": [{**_names(partition), "reason": reason} for partition, reason in last.failed.items()],
+        "empty": [_names(partition) for partition in last.empty],
+        "rows": last.rows,
+    }
+    click.echo(json.dumps(result, ensure_ascii=False))
+
+
+def _names(partition: Partition) -> dict[str, str]:
+    return {"type": partition.aggregate_type, "day": partition.day.isoformat()}
+
+
+def _day(partition: Partition) -> str:
+    return f"{partition.aggregate_type} {partition.day}"

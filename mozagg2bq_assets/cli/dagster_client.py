@@ -1,101 +1,66 @@
-"""Launch, follow, retry and cancel a partition backfill on a running Dagster, over its GraphQL API."""
+"""Launch, follow, retry and cancel a partition backfill, or a run of some days, on a running Dagster."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import cached_property, partial
-from ipaddress import ip_address
 from typing import Any
-from urllib.parse import urlsplit
+from uuid import UUID
 
-import requests
-
-from mozagg2bq_assets.errors import TransientError, UserError
-from mozagg2bq_assets.model.partitions import Stage
+from mozagg2bq_assets.cli import graphql
+from mozagg2bq_assets.cli.graphql import Webserver
+from mozagg2bq_assets.cli.outcomes import ENDED_RUN, RANGE_END, RANGE_START, Outcome, RunEvents, RunState
+from mozagg2bq_assets.errors import UserError
+from mozagg2bq_assets.model.partitions import DayRange, Partition, Stage
 from mozagg2bq_assets.model.tables import AggregateType
 from mozagg2bq_assets.patience import Patience
 
-TIMEOUT_SECONDS = 60
 POLL_SECONDS = 2.0
 # For answers that fail while a backfill is followed: a webserver that is started anew takes its time.
 PATIENCE_SECONDS = 600.0
 CANCEL_SECONDS = 60.0
 
-_ENDED = ("SUCCESS", "FAILURE", "CANCELED")
-
-_LAUNCH = """
-mutation Launch($parameters: LaunchBackfillParams!) {
-  launchPartitionBackfill(backfillParams: $parameters) {
-    ... on LaunchBackfillSuccess { backfillId } ... on Error { message }
-  }
-}
-"""
-_CANCEL = """
-mutation Cancel($id: String!) {
-  cancelPartitionBackfill(backfillId: $id) {
-    ... on CancelBackfillSuccess { backfillId } ... on Error { message }
-  }
-}
-"""
-_RETRY = """
-mutation Retry($id: String!) {
-  reexecutePartitionBackfill(reexecutionParams: {parentRunId: $id, strategy: FROM_FAILURE}) {
-    ... on LaunchBackfillSuccess { backfillId } ... on Error { message }
-  }
-}
-"""
-_TERMINATE = """
-mutation Terminate($ids: [String!]!) {
-  terminateRuns(runIds: $ids) {
-    ... on TerminateRunsResult { terminateRunResults { __typename } } ... on Error { message }
-  }
-}
-"""
-_STATE = """
-query State($id: String!) {
-  partitionBackfillOrError(backfillId: $id) {
-    ... on PartitionBackfill {
-      status
-      error { message }
-      runs { id status }
-      assetBackfillData { assetBackfillStatuses {
-        ... on AssetPartitionsStatusCounts {
-          assetKey { path } numPartitionsTargeted numPartitionsMaterialized numPartitionsFailed
-        }
-      } }
-    }
-    ... on Error { message }
-  }
-}
-"""
-_ROWS = """
-query Rows($id: ID!) {
-  runOrError(runId: $id) {
-    ... on Run { assetMaterializations {
-      assetKey { path } partition
-      metadataEntries { label ... on IntMetadataEntry { intValue } }
-    } }
-  }
-}
-"""
+# Dagster's own job of all assets; the page launches it too.
+_ASSET_JOB = "__ASSET_JOB"
+# On a run that Dagster repeats by itself, and the run that it becomes then.
+_WILL_RETRY, _RETRIED_AS = "dagster/will_retry", "dagster/auto_retry_run_id"
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a backfill is. Partitions are days of a type; `rows` are those loaded into BigQuery."""
+    """How far a backfill or a run is. Partitions are days of a type; what is loaded into BigQuery is done."""
 
     status: str
     targeted: int
-    done: int
-    failed: int
-    rows: int
+    outcomes: Mapping[Partition, Outcome]
+    running: Sequence[str]
     error: str | None
+
+    @property
+    def done(self) -> int:
+        """How many partitions are in BigQuery, empty ones among them."""
+        return len(self.outcomes) - len(self.failed)
+
+    @property
+    def failed(self) -> dict[Partition, str]:
+        """The partitions that failed, and why."""
+        return {each: found.reason for each, found in sorted(self.outcomes.items()) if found.reason is not None}
+
+    @property
+    def empty(self) -> list[Partition]:
+        """Those that are done, and have no rows."""
+        return [each for each, found in sorted(self.outcomes.items()) if found == Outcome(rows=0)]
+
+    @property
+    def rows(self) -> int:
+        """The rows of all."""
+        return sum(found.rows for found in self.outcomes.values())
 
     @property
     def ended(self) -> bool:
         """Whether nothing more will happen."""
-        return self.status in ("COMPLETED", "COMPLETED_SUCCESS", "COMPLETED_FAILED", "FAILED", "CANCELED")
+        return self.status in ("COMPLETED", "COMPLETED_SUCCESS", "COMPLETED_FAILED", "FAILED", *ENDED_RUN)
 
     @property
     def canceled(self) -> bool:
@@ -105,128 +70,161 @@ class Progress:
     @property
     def succeeded(self) -> bool:
         """Whether every partition was materialized."""
-        return self.status == "COMPLETED_SUCCESS"
+        return self.status in ("COMPLETED_SUCCESS", "SUCCESS")
+
+
+@dataclass(frozen=True)
+class _State:
+    """What the webserver says of a backfill or run; the oldest of its runs first."""
+
+    status: str
+    runs: Sequence[RunState]
+    targeted: int
+    error: str | None
 
 
 @dataclass(frozen=True)
 class DagsterClient:
-    """The webserver at `url`.
+    """The webserver at `url`. An id is a backfill's, or a run's.
 
     Every method raises TransientError where it does not answer, and UserError where it refuses.
     """
 
     url: str
-    # The rows of each partition that a run has loaded, by run; and the runs that have ended, which are not asked again.
-    _loaded: dict[str, dict[tuple[str, ...], int]] = field(default_factory=dict)
-    _ended: set[str] = field(default_factory=set)
+    _events: dict[str, RunEvents] = field(default_factory=dict)
+
+    @cached_property
+    def _webserver(self) -> Webserver:
+        return Webserver(self.url)
+
+    def page(self, id_: str) -> str:
+        """The page of a backfill or run."""
+        return f"{self.url}/runs/{id_}" if is_run(id_) else f"{self.url}/runs/b/{id_}"
 
     def launch(
         self, types: Sequence[AggregateType], days: Sequence[date], stages: Sequence[Stage] = tuple(Stage)
     ) -> str:
-        """Launch stages of those days; returns the backfill's id."""
+        """Launch a backfill of stages of those days; returns its id. Dagster begins within half a minute."""
         parameters = {
-            "assetSelection": [{"path": [each, stage]} for each in types for stage in stages],
+            "assetSelection": _keys(types, stages),
             "partitionNames": [day.isoformat() for day in days],
             "title": f"{' and '.join(types)}, {days[0]} to {days[-1]}",
         }
-        return str(self._ask(_LAUNCH, "launchPartitionBackfill", {"parameters": parameters})["backfillId"])
+        return str(self._webserver.ask(graphql.LAUNCH_BACKFILL, parameters=parameters)["backfillId"])
 
-    def retry(self, backfill_id: str) -> str:
-        """Launch what of a backfill has failed; returns the new one's id."""
-        return str(self._ask(_RETRY, "reexecutePartitionBackfill", {"id": backfill_id})["backfillId"])
+    def launch_run(self, types: Sequence[AggregateType], days: DayRange) -> str | None:
+        """Launch all stages of those days as one run, at once; returns its id, or None if a run takes fewer days."""
+        asset = self._webserver.ask(graphql.ASSET, key=_keys(types, Stage)[0])
+        if len(days) > asset["backfillPolicy"]["maxPartitionsPerRun"]:
+            return None
+        first, last = min(days).isoformat(), max(days).isoformat()
+        parameters = {
+            "selector": {
+                "repositoryName": asset["repository"]["name"],
+                "repositoryLocationName": asset["repository"]["location"]["name"],
+                "jobName": _ASSET_JOB,
+                "assetSelection": _keys(types, Stage),
+            },
+            "executionMetadata": {"tags": [{"key": RANGE_START, "value": first}, {"key": RANGE_END, "value": last}]},
+        }
+        return str(self._webserver.ask(graphql.LAUNCH_RUN, parameters=parameters)["run"]["id"])
 
-    def cancel(self, backfill_id: str) -> None:
+    def retry(self, id_: str) -> str:
+        """Launch what of it has failed; returns the new id. A run takes its days again, but for committed ones."""
+        if is_run(id_):
+            return str(self._webserver.ask(graphql.RETRY_RUN, id=id_)["run"]["id"])
+        return str(self._webserver.ask(graphql.RETRY_BACKFILL, id=id_)["backfillId"])
+
+    def cancel(self, id_: str) -> None:
         """End its runs, queued ones too. What is committed stays. Raises UserError where one goes on all the same.
 
         Runs are ended here, as the daemon sees a canceled backfill after half a minute, and may launch more until then.
         """
-        self._ask(_CANCEL, "cancelPartitionBackfill", {"id": backfill_id})
+        if not is_run(id_):
+            self._webserver.ask(graphql.CANCEL_BACKFILL, id=id_)
         deadline, quiet = time.monotonic() + CANCEL_SECONDS, 0
         while quiet < 2:
-            runs = self._state(backfill_id)["runs"]
-            under_way = [run["id"] for run in runs if run["status"] not in _ENDED]
+            under_way = [run.id for run in self._state(id_).runs if not run.ended]
             quiet = 0 if under_way else quiet + 1
             if time.monotonic() > deadline:
-                raise UserError(f"backfill {backfill_id} is canceled, but {len(under_way)} of its runs still go on")
+                raise UserError(f"{kind(id_)} {id_} is canceled, but {len(under_way)} of its runs still go on")
             if under_way:
-                self._ask(_TERMINATE, "terminateRuns", {"ids": under_way})
+                self._webserver.ask(graphql.TERMINATE_RUNS, ids=under_way)
             time.sleep(POLL_SECONDS)
 
-    def follow(self, backfill_id: str, tell: Callable[[str], None] = lambda _: None) -> Iterator[Progress]:
+    def follow(self, id_: str, tell: Callable[[str], None] = lambda _: None) -> Iterator[Progress]:
         """Yield its progress every few seconds until it ends; failed requests are repeated, and reported to `tell`."""
         patience = Patience(PATIENCE_SECONDS, tell)
-        while not (progress := patience.call(partial(self.progress, backfill_id))).ended:
+        while not (progress := patience.call(partial(self.progress, id_))).ended:
             yield progress
             time.sleep(POLL_SECONDS)
         yield progress
 
-    def progress(self, backfill_id: str) -> Progress:
-        """How far it is."""
-        state = self._state(backfill_id)
-        last = [
-            counts
-            for counts in (state["assetBackfillData"] or {}).get("assetBackfillStatuses", ())
-            if counts["assetKey"]["path"][-1] == Stage.BIGQUERY_TABLE
-        ]
-        return Progress(
-            state["status"],
-            sum(counts["numPartitionsTargeted"] for counts in last),
-            sum(counts["numPartitionsMaterialized"] for counts in last),
-            sum(counts["numPartitionsFailed"] for counts in last),
-            self._rows(state["runs"]),
-            state["error"] and state["error"]["message"].strip().splitlines()[0],
+    def progress(self, id_: str) -> Progress:
+        """How far it is. Only runs that are new or go on are asked for their events."""
+        state = self._state(id_)
+        for run in state.runs:
+            self._events.setdefault(run.id, RunEvents()).read(self._webserver, run)
+        running = [line for run in state.runs if run.status == "STARTED" for line in run.days]
+        progress = Progress(state.status, state.targeted, self._outcomes(state.runs), running, state.error)
+        return (
+            replace(progress, outcomes={**self._unsaid(state.runs), **progress.outcomes})
+            if progress.ended
+            else progress
         )
 
-    def _state(self, backfill_id: str) -> dict[str, Any]:
-        return self._ask(_STATE, "partitionBackfillOrError", {"id": backfill_id})
+    def _outcomes(self, runs: Sequence[RunState]) -> dict[Partition, Outcome]:
+        """Those of each partition, whichever run has said it: what a run has loaded, no other run undoes."""
+        found = [item for run in runs for item in self._events[run.id].outcomes.items()]
+        return dict(sorted(found, key=lambda item: item[1].reason is None))
 
-    def _rows(self, runs: Sequence[Mapping[str, str]]) -> int:
-        """Rows loaded so far, once for each partition, whichever of the runs has loaded it.
-
-        Only runs that have not ended are queried again; those that have not started are not queried.
-        """
-        for run in runs:
-            if run["id"] not in self._ended and run["status"] in ("STARTED", "CANCELING", *_ENDED):
-                self._loaded[run["id"]] = self._rows_of(run["id"])
-                if run["status"] in _ENDED:
-                    self._ended.add(run["id"])
-        partitions = {partition: rows for loaded in self._loaded.values() for partition, rows in loaded.items()}
-        return sum(partitions.values())
-
-    def _rows_of(self, run_id: str) -> dict[tuple[str, ...], int]:
+    def _unsaid(self, runs: Sequence[RunState]) -> dict[Partition, Outcome]:
+        """Failures of partitions that their run has said nothing of, as it was killed or could not begin."""
         return {
-            (*event["assetKey"]["path"], event["partition"]): entry["intValue"]
-            for event in self._ask(_ROWS, "runOrError", {"id": run_id}).get("assetMaterializations", ())
-            if event["assetKey"]["path"][-1] == Stage.BIGQUERY_TABLE
-            for entry in event["metadataEntries"]
-            if entry["label"] == "dagster/partition_row_count"
+            partition: Outcome(reason=self._events[run.id].reason(partition))
+            for run in runs
+            if run.status == "FAILURE"
+            for partition in run.partitions
         }
 
-    @cached_property
-    def _session(self) -> requests.Session:
-        """An HTTP session; for a loopback URL it ignores the environment's proxies, which could not reach it."""
-        session = requests.Session()
-        session.trust_env = not _is_loopback(urlsplit(self.url).hostname or "")
-        return session
+    def _state(self, id_: str) -> _State:
+        return self._run_state(id_) if is_run(id_) else self._backfill_state(id_)
 
-    def _ask(self, query: str, name: str, variables: Mapping[str, Any]) -> dict[str, Any]:
-        try:
-            response = self._session.post(
-                f"{self.url}/graphql", json={"query": query, "variables": variables}, timeout=TIMEOUT_SECONDS
-            )
-            answer = response.json()
-        except (requests.RequestException, ValueError) as error:
-            raise TransientError(f"no Dagster answers at {self.url}: start one with `make dev` or `dg dev`") from error
-        if answer.get("errors"):
-            raise TransientError(f"Dagster at {self.url}: {answer['errors'][0]['message']}")
-        result: dict[str, Any] = answer["data"][name]
-        if message := result.get("message"):
-            raise UserError(f"Dagster at {self.url}: {message.strip().splitlines()[0]}")
-        return result
+    def _backfill_state(self, backfill_id: str) -> _State:
+        found = self._webserver.ask(graphql.BACKFILL, id=backfill_id)
+        counts = {
+            tuple(each["assetKey"]["path"]): each["numPartitionsTargeted"]
+            for each in (found["assetBackfillData"] or {}).get("assetBackfillStatuses", ())
+        }
+        return _State(
+            found["status"],
+            [RunState.of(run) for run in reversed(found["runs"])],
+            sum(days for (_, stage), days in counts.items() if stage == Stage.BIGQUERY_TABLE),
+            found["error"] and found["error"]["message"].strip().splitlines()[0],
+        )
+
+    def _run_state(self, run_id: str) -> _State:
+        """A run, and those as which Dagster has repeated it by itself, as its process was killed."""
+        runs = [RunState.of(self._webserver.ask(graphql.RUN, id=run_id))]
+        while again := runs[-1].tags.get(_RETRIED_AS):
+            runs.append(RunState.of(self._webserver.ask(graphql.RUN, id=again)))
+        status = "QUEUED" if runs[-1].tags.get(_WILL_RETRY) == "true" else runs[-1].status
+        return _State(status, runs, len(runs[0].partitions), None)
 
 
-def _is_loopback(host: str) -> bool:
+def is_run(id_: str) -> bool:
+    """Whether it is the id of a run, a UUID; those of backfills are shorter."""
     try:
-        return ip_address(host).is_loopback
+        UUID(id_)
     except ValueError:
-        return host == "localhost"
+        return False
+    return True
+
+
+def kind(id_: str) -> str:
+    """What an id is of, as messages name it."""
+    return "run" if is_run(id_) else "backfill"
+
+
+def _keys(types: Sequence[AggregateType], stages: Iterable[Stage]) -> list[dict[str, Any]]:
+    return [{"path": [each, stage]} for each in types for stage in stages]

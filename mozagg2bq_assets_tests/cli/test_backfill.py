@@ -1,5 +1,6 @@
 """Backfills on a real `dagster dev`, launched by the command."""
 
+import json
 import os
 import signal
 import subprocess
@@ -29,6 +30,8 @@ from mozagg2bq_assets_tests.helpers.proxies import Answer, http_proxy
 START, END = date(2019, 12, 1), date(2019, 12, 11)
 MISSING, DAMAGED = date(2019, 12, 4), date(2019, 12, 7)
 DAYS = DayRange(START, END)
+# So that all days are a backfill of two runs, and fewer days one run.
+DAYS_PER_RUN = 5
 END_SECONDS = 180
 
 
@@ -36,7 +39,8 @@ END_SECONDS = 180
 def dagster_url(administrator: psycopg.Connection, lake: Lake, warehouse: Warehouse, tmp_path: Path) -> Iterator[str]:
     """`dagster dev` with a home of its own, over a source, a lake and a dataset of the test's own."""
     (tmp_path / "dagster.yaml").write_text((ROOT / "dagster.yaml").read_text())
-    with dagster_dev(tmp_path, {**os.environ, "DAGSTER_HOME": str(tmp_path)}) as (url, _):
+    environment = {**os.environ, "DAGSTER_HOME": str(tmp_path), "PARTITIONS_PER_RUN": str(DAYS_PER_RUN)}
+    with dagster_dev(tmp_path, environment) as (url, _):
         yield url
 
 
@@ -143,6 +147,11 @@ def test_twenty_partitions(
     assert "COMPLETED_FAILED: 19 of 20 partitions done, 1 failed" in result.stderr
     assert warehouse.count_days(submission, DAYS).keys() == set(DAYS) - {MISSING}
     assert warehouse.count_days(build, DAYS).keys() == set(DAYS) - {MISSING, DAMAGED}
+    assert f"build_id {DAMAGED} failed: " in result.stdout
+    assert f"the columns of {table} are not dimensions jsonb, histogram bigint[]" in result.stdout
+    assert f"2 days are empty: build_id {MISSING}, submission_date {MISSING}\n" in result.stdout
+    for each in AggregateType:
+        assert f"running {each} {START} to {START + timedelta(days=DAYS_PER_RUN - 1)}\n" in result.stderr
     done = dict.fromkeys(DAYS, "MATERIALIZED")
     for stage in Stage:
         assert states(dagster_url, submission, stage) == done
@@ -155,9 +164,23 @@ def test_twenty_partitions(
     # What is still wrong fails again, alone; rows are those of the retry.
     failed = result.stdout.removeprefix("backfill ").partition(":")[0]
     assert f"`mozagg2bq backfill --retry {failed}` launches what has failed" in result.stderr
-    result = backfill(dagster_url, "--retry", failed)
+    result = backfill(dagster_url, "--retry", failed, "--json", "--quiet")
     assert result.returncode == 1
     assert "COMPLETED_FAILED: 0 of 1 partitions done, 1 failed, 0 rows" in result.stderr
+    assert "running" not in result.stderr
+    found = json.loads(result.stdout)
+    (failure,) = found.pop("failed")
+    assert table in failure.pop("reason")
+    assert failure == {"type": "build_id", "day": str(DAMAGED)}
+    assert found == {
+        "id": found["id"],
+        "url": f"{dagster_url}/runs/b/{found['id']}",
+        "status": "COMPLETED_FAILED",
+        "targeted": 1,
+        "done": 0,
+        "empty": [],
+        "rows": 0,
+    }
 
     administrator.execute(f"ALTER TABLE {table} RENAME other TO histogram")
     before = versions(lake, build)
@@ -175,12 +198,15 @@ def test_twenty_partitions(
         assert result.returncode == 0, result.stdout + result.stderr
         assert "1 of 1 partitions done, 0 failed" in result.stdout
         assert result.stderr.count("waiting ") == 2
-        backfill_id = result.stdout.removeprefix("backfill ").partition(":")[0]
+        launched, followed, *_ = result.stdout.splitlines()
+        run_id = followed.removeprefix("run ").partition(":")[0]
+        assert launched == f"1 day fits into one run: run {run_id} launched directly"
+        assert followed == f"run {run_id}: {proxy.url}/runs/{run_id}"
         client = DagsterClient(proxy.url)
-        assert client.progress(backfill_id).rows > 0
+        assert client.progress(run_id).rows > 0
         del proxy.requests[:]
         # Of a run that has ended there is nothing new to ask.
-        assert client.progress(backfill_id).rows == client.progress(backfill_id).rows
+        assert client.progress(run_id).rows == client.progress(run_id).rows
         assert len(proxy.requests) == 2
     relaunched = versions(lake, build).items() ^ after.items()
     assert {key for key, _ in relaunched} == {(stage, DAMAGED) for stage in Stage}
@@ -207,13 +233,16 @@ def test_interrupted_and_canceled(
     follow = subprocess.Popen(
         command(dagster_url, "--follow", backfill_id), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    runs = "query Runs { runsOrError(filter: {statuses: [STARTED]}) { ... on Runs { results { runId } } } }"
-    wait_for(lambda: str(bool(ask(dagster_url, runs)["results"])), "True")
+    client = DagsterClient(dagster_url)
+    under_way = next(state for state in client.follow(backfill_id) if state.done)
+    # Days count as they are done, not when their run ends.
+    assert under_way.running
+    assert under_way.done < len(AggregateType) * DAYS_PER_RUN
     canceled = backfill(dagster_url, "--cancel", backfill_id)
     assert canceled.stdout == f"backfill {backfill_id} is canceled: none of its runs goes on\n"
-    under_way = "query Runs { runsOrError(filter: {statuses: [STARTED, QUEUED]}) { ... on Runs { results { id } } } }"
-    assert ask(dagster_url, under_way)["results"] == []
-    wait_for(lambda: DagsterClient(dagster_url).progress(backfill_id).status, "CANCELED")
+    runs = "query Runs { runsOrError(filter: {statuses: [STARTED, QUEUED]}) { ... on Runs { results { id } } } }"
+    assert ask(dagster_url, runs)["results"] == []
+    wait_for(lambda: client.progress(backfill_id).status, "CANCELED")
     _, errors = follow.communicate(timeout=60)
     assert follow.returncode == 1
     assert f"backfill {backfill_id} was canceled: " in errors
@@ -223,6 +252,20 @@ def test_interrupted_and_canceled(
             one_day = DayRange(day, day + timedelta(days=1))
             report = reconcile(administrator, lake, warehouse, aggregate_type, one_day, count_source=True)
             assert report.differences == []
+
+    arguments = command(dagster_url, "--start", str(START), "--end", str(MISSING))
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert "3 days fit into one run" in process.stdout.readline()
+        run_id = process.stdout.readline().removeprefix("run ").partition(":")[0]
+        canceled = backfill(dagster_url, "--cancel", run_id, "--json")
+        assert json.loads(canceled.stdout)["status"] == "CANCELED"
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert f"run {run_id} was canceled: " in errors
+    again = backfill(dagster_url, "--retry", run_id)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "6 of 6 partitions done, 0 failed" in again.stdout
     unknown = backfill(dagster_url, "--cancel", "nonesuch")
     assert (unknown.returncode, unknown.stderr.count("\n")) == (1, 1), unknown.stderr
 

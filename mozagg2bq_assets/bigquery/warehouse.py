@@ -27,7 +27,7 @@ from mozagg2bq_assets.settings import BigQuerySettings
 
 # The client would try for ten minutes to reach a server that is not there, in silence. `Patience` tries for longer, and
 # says so.
-RETRY = DEFAULT_RETRY.with_timeout(8)
+RETRY = DEFAULT_RETRY.with_timeout(6)
 UPLOAD_RETRIES = 2
 
 SCHEMA = [bigquery.SchemaField(c.name, c.bigquery_type, mode=c.mode, description=c.description) for c in COLUMNS]

@@ -10,9 +10,9 @@ from uuid import UUID
 
 from mozagg2bq_assets.cli import graphql
 from mozagg2bq_assets.cli.graphql import Webserver
-from mozagg2bq_assets.cli.outcomes import ENDED_RUN, RANGE_END, RANGE_START, Outcome, RunEvents, RunState
+from mozagg2bq_assets.cli.outcomes import ENDED_RUN, Outcome, RunEvents, RunState
 from mozagg2bq_assets.errors import UserError
-from mozagg2bq_assets.model.partitions import DayRange, Partition, Stage
+from mozagg2bq_assets.model.partitions import RANGE_END, RANGE_START, DayRange, Partition, Stage
 from mozagg2bq_assets.model.tables import AggregateType
 from mozagg2bq_assets.patience import Patience
 

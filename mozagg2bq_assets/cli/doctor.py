@@ -6,7 +6,7 @@ from itertools import chain
 import click
 
 from mozagg2bq_assets.bigquery.warehouse import open_warehouse
-from mozagg2bq_assets.cli.options import debug_option, json_option, print_json
+from mozagg2bq_assets.cli.options import debug_option, json_option, paint, print_json
 from mozagg2bq_assets.lake.store import Lake
 from mozagg2bq_assets.pipeline.doctor import examine_lake, examine_source, examine_warehouse
 from mozagg2bq_assets.pipeline.source import open_source
@@ -29,7 +29,10 @@ def doctor(as_json: bool) -> None:
     ):
         findings.append({"tried": finding.tried, "problem": finding.problem})
         if not as_json:
-            click.echo(f"FAILS  {finding.tried}: {finding.problem}" if finding.problem else f"ok     {finding.tried}")
+            bad, good = paint("FAILS", "red"), paint("ok", "green")
+            click.echo(
+                f"{bad}  {finding.tried}: {finding.problem}" if finding.problem else f"{good}     {finding.tried}"
+            )
     if as_json:
         print_json(findings)
     if any(finding["problem"] for finding in findings):

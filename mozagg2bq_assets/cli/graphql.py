@@ -1,5 +1,6 @@
 """Dagster's GraphQL API: how it is asked, and the questions. What the answers mean is not known here."""
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from ipaddress import ip_address
@@ -124,7 +125,9 @@ class Webserver:
         result: dict[str, Any]
         (result,) = answer["data"].values()
         if message := result.get("message"):
-            raise UserError(f"Dagster at {self.url}: {message.strip().splitlines()[0]}")
+            # Some begin with the name of an exception.
+            said = re.sub(r"^[\w.]+Error: ", "", message.strip().splitlines()[0])
+            raise UserError(f"Dagster at {self.url}: {said}")
         return result
 
     @cached_property

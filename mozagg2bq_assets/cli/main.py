@@ -71,7 +71,10 @@ class LazyGroup(click.Group):
 @click.version_option(package_name="mozagg2bq", prog_name="mozagg2bq")
 @debug_option
 def main() -> None:
-    """Move Firefox Telemetry's daily histogram aggregates from PostgreSQL to BigQuery."""
+    """Move Firefox Telemetry's daily histogram aggregates from PostgreSQL to BigQuery.
+
+    For completion in bash: eval "$(_MOZAGG2BQ_COMPLETE=bash_source mozagg2bq)". For others: zsh_source, fish_source.
+    """
     # As on Ctrl-C, a command that is ended leaves neither its folders nor its sessions behind.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import click
+from click.shell_completion import CompletionItem
 
 from mozagg2bq_assets.errors import UserError
 from mozagg2bq_assets.model.partitions import DayRange, parse_day
@@ -34,6 +35,12 @@ class AggregateTypeParameter(click.ParamType[AggregateType]):
             return AggregateType.parse(value)
         except UserError as error:
             self.fail(str(error), parameter, context)
+
+    def shell_complete(
+        self, context: click.Context, parameter: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Complete a type's name."""
+        return [CompletionItem(each.value) for each in AggregateType if each.startswith(incomplete)]
 
 
 class DayParameter(click.ParamType[date]):
@@ -95,6 +102,11 @@ output_dir_option = click.option(
     required=True,
     help="Write to this folder, which is made if it is missing.",
 )
+
+
+def paint(text: str, colour: str) -> str:
+    """The text in a colour, unless NO_COLOR is set; `click.echo` takes it away where there is no terminal."""
+    return text if os.environ.get("NO_COLOR") else click.style(text, fg=colour)
 
 
 def print_json(result: Any) -> None:

@@ -6,11 +6,9 @@ from datetime import date, timedelta
 from typing import Any
 
 from mozagg2bq_assets.cli.graphql import EVENTS, Webserver
-from mozagg2bq_assets.model.partitions import DayRange, Partition, Stage
+from mozagg2bq_assets.model.partitions import RANGE_END, RANGE_START, DayRange, Partition, Stage
 from mozagg2bq_assets.model.tables import AggregateType
 
-RANGE_START = "dagster/asset_partition_range_start"
-RANGE_END = "dagster/asset_partition_range_end"
 ONE_PARTITION = "dagster/partition"
 
 ENDED_RUN = ("SUCCESS", "FAILURE", "CANCELED")

@@ -34,7 +34,7 @@ def _bar(what: str, total: float | None) -> Iterator[Tell]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    shape = SpinnerColumn() if total is None else BarColumn()
+    shape = SpinnerColumn() if total is None else BarColumn(bar_width=20)
     columns = (TextColumn("{task.description}"), shape, TextColumn("{task.fields[text]}"), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=total, text="")

@@ -10,6 +10,7 @@ from mozagg2bq_assets.cli.options import (
     days_options,
     debug_option,
     json_option,
+    paint,
     print_json,
     quiet_option,
     type_option,
@@ -51,7 +52,8 @@ def verify(aggregate_type: AggregateType | None, days: DayRange | None, content:
     if as_json:
         print_json([asdict(report) for report in found])
     else:
-        click.echo("\n".join(line for report in found for line in report_lines(report)))
+        lines = [line for report in found for line in report_lines(report)]
+        click.echo("\n".join(paint(line, "red") if line.startswith("DIFFERS:") else line for line in lines))
     if any(report.differing for report in found):
         sys.exit(1)
 

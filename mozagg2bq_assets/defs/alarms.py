@@ -26,10 +26,10 @@ from dagster import (
 
 from mozagg2bq_assets.defs.keys import RECONCILIATION
 from mozagg2bq_assets.defs.late_data import compare, loaded, short
-from mozagg2bq_assets.defs.partitions import RANGE_START
 from mozagg2bq_assets.defs.resources import LakeResource, PostgresResource
 from mozagg2bq_assets.errors import OperatorError, TransientError, UserError, brief
 from mozagg2bq_assets.lake.manifest import LoadManifest
+from mozagg2bq_assets.model.partitions import RANGE_START
 from mozagg2bq_assets.model.tables import AggregateType
 from mozagg2bq_assets.settings import AlarmSettings
 

@@ -6,11 +6,8 @@ from datetime import date, timedelta
 from dagster import AssetPartitionStatus, DagsterInstance, DailyPartitionsDefinition
 
 from mozagg2bq_assets.defs.keys import stage_key
-from mozagg2bq_assets.model.partitions import DayRange, Partition, Stage
+from mozagg2bq_assets.model.partitions import RANGE_END, RANGE_START, DayRange, Partition, Stage
 from mozagg2bq_assets.model.tables import AggregateType
-
-RANGE_START = "dagster/asset_partition_range_start"
-RANGE_END = "dagster/asset_partition_range_end"
 
 
 def daily_partitions(start: date) -> DailyPartitionsDefinition:

@@ -1,10 +1,11 @@
-"""How far a command is: lines where stderr is a file, a bar on a terminal, and nothing with `--quiet`."""
+"""What a terminal sees: how far a command is, colours, completion."""
 
 import os
 import pty
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import pytest
@@ -78,3 +79,38 @@ def test_a_terminal(quiet: tuple[str, ...]) -> None:
         os.close(ours)
     assert ("comparing" in shown.decode()) is not bool(quiet)
     assert result.stdout.splitlines()[-1] == "build_id: 0 days agree"
+
+
+@pytest.mark.usefixtures("warehouse", "administrator", "lake")
+@pytest.mark.parametrize(("no_color", "ok"), [("", "\x1b[32mok\x1b[0m  "), ("1", "ok  ")])
+def test_colours(no_color: str, ok: str) -> None:
+    """On a terminal, unless somebody wants none; and elsewhere none."""
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "NO_COLOR": no_color}
+    subprocess.run((COMMAND, "doctor"), stdout=theirs, check=False, env=environment)
+    shown = os.read(ours, 2**16).decode()
+    os.close(ours)
+    os.close(theirs)
+    assert ok in shown
+    assert "\x1b" not in subprocess.run((COMMAND, "doctor"), capture_output=True, text=True, check=False).stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        ("ba", "backfill"),
+        ("lake ''", "list verify restore clean"),
+        ("verify --aggregate-type s", "submission_date"),
+    ],
+)
+def test_completion(words: str, completed: str) -> None:
+    """As bash asks for it, by what the help says."""
+    script = subprocess.run(
+        (COMMAND,), capture_output=True, text=True, check=True, env={**os.environ, "_MOZAGG2BQ_COMPLETE": "bash_source"}
+    ).stdout
+    ask = f"""{script}
+        COMP_WORDS=(mozagg2bq {words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
+        _mozagg2bq_completion mozagg2bq; echo "${{COMPREPLY[@]}}" """
+    environment = {**os.environ, "PATH": f"{Path(COMMAND).parent}:{os.environ['PATH']}"}
+    answer = subprocess.run(("bash", "-c", ask), capture_output=True, text=True, check=True, env=environment)
+    assert answer.stdout.strip() == completed

@@ -1,11 +1,9 @@
 """`mozagg2bq backfill`: the command that launches a backfill on a running Dagster and follows it."""
 
-import json
 import sys
 from collections.abc import Sequence
 from itertools import chain
 from time import monotonic
-from typing import Any
 
 import click
 
@@ -15,6 +13,7 @@ from mozagg2bq_assets.cli.options import (
     days_options,
     debug_option,
     json_option,
+    print_json,
     quiet_option,
     type_option,
     types,
@@ -143,7 +142,7 @@ def _print_days(last: Progress) -> None:
 
 
 def _print_json(client: DagsterClient, id_: str, last: Progress) -> None:
-    result: dict[str, Any] = {
+    result = {
         "id": id_,
         "url": client.page(id_),
         "status": last.status,
@@ -153,7 +152,7 @@ def _print_json(client: DagsterClient, id_: str, last: Progress) -> None:
         "empty": [_names(partition) for partition in last.empty],
         "rows": last.rows,
     }
-    click.echo(json.dumps(result, ensure_ascii=False))
+    print_json(result)
 
 
 def _names(partition: Partition) -> dict[str, str]:

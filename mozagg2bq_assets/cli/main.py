@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from mozagg2bq_assets.cli.options import DEBUG, debug_option
 from mozagg2bq_assets.errors import OperatorError, one_line
@@ -34,6 +35,11 @@ class LazyGroup(click.Group):
             return super().get_command(context, name)
         module = import_module(f"mozagg2bq_assets.cli.{self.files[name]}")
         return next(each for each in vars(module).values() if isinstance(each, click.Command) and each.name == name)
+
+    def shell_complete(self, context: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete the names of commands, without importing them: that would take seconds at each keystroke."""
+        names = [CompletionItem(name) for name in self.list_commands(context) if name.startswith(incomplete)]
+        return names + click.Command.shell_complete(self, context, incomplete)
 
     def invoke(self, context: click.Context) -> Any:
         """Show an error that an operator can act on in one line, as click does; with --debug let it pass.

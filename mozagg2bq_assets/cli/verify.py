@@ -34,8 +34,8 @@ from mozagg2bq_assets.pipeline.report import report_lines, reports
 def verify(aggregate_type: AggregateType | None, days: DayRange | None, content: bool, as_json: bool) -> None:
     """Compare source, lake and BigQuery, day by day.
 
-    Without days, all partitions are compared, and the source's rows are counted only on days without a dump; with
-    days, on all of them. Exits with status 1 if anything differs.
+    Without days, all partitions are compared, and the source's rows are counted only on the last days and on days
+    without a dump; with days, on all of them. Exits with status 1 if anything differs.
     """
     if days:
         check_partitions(days)

@@ -14,7 +14,7 @@ import pyarrow
 import pyarrow.parquet
 from psycopg import sql
 
-from mozagg2bq_assets.errors import DataError, OperatorError, UserError
+from mozagg2bq_assets.errors import DataError, OperatorError, TransientError, UserError
 from mozagg2bq_assets.lake.store import Lake
 from mozagg2bq_assets.model.columns import COLUMNS
 from mozagg2bq_assets.model.files import describe
@@ -145,9 +145,14 @@ def examine_warehouse(warehouse: "Warehouse") -> Iterator[Finding]:
 
 
 def _examined(*steps: Step) -> Iterator[Finding]:
-    for tried, grant, step in steps:
+    """Try the steps of a service. If the first finds it away, none else is tried: each would wait for it."""
+    for n, (tried, grant, step) in enumerate(steps):
         try:
             step()
+        except TransientError as error:
+            yield Finding(tried, str(error))
+            if n == 0:
+                return
         except OperatorError as error:
             yield Finding(tried, f"{error} (needs: {grant})")
         else:

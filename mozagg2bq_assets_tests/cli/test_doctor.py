@@ -79,6 +79,24 @@ def test_lake(pipeline: Pipeline, s3: HttpProxy, grant: str) -> None:
     assert all("S3: " in line for line in fails(lines))
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "service"),
+    [
+        ("POSTGRES_HOST", "/nowhere", "PostgreSQL"),
+        ("AWS_ENDPOINT_URL", "http://127.0.0.1:1", "S3"),
+        ("BIGQUERY_EMULATOR_HOST", "http://127.0.0.1:1", "BigQuery"),
+    ],
+)
+def test_a_service_that_is_away(pipeline: Pipeline, name: str, value: str, service: str) -> None:
+    """It is named once, without a grant that would not help, and the others are tried."""
+    status, lines, _ = doctor(**{name: value})
+    assert status == 1
+    (line,) = fails(lines)
+    assert line.startswith(f"FAILS  {service}: ")
+    assert "needs:" not in line
+    assert len({each.split()[1] for each in lines}) == 3
+
+
 BIGQUERY_GRANTS: dict[str, tuple[str, str]] = {
     "make a table": ("POST", "/tables?"),
     "load a row": ("POST", "/upload/"),

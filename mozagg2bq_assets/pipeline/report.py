@@ -44,11 +44,8 @@ def report_lines(report: Report) -> Iterator[str]:
     yield from (f"note: {note}" for note in report.notes)
     yield from (f"DIFFERS: {difference}" for difference in report.grouped)
     days, differing = len(report.days), len(report.differing)
-    yield (
-        f"{report.aggregate_type}: {differing} of {days} days differ"
-        if differing
-        else (f"{report.aggregate_type}: {days} days agree")
-    )
+    agree = "1 day agrees" if days == 1 else f"{days} days agree"
+    yield f"{report.aggregate_type}: {f'{differing} of {days} days differ' if differing else agree}"
 
 
 def _counts_line(day: DayReport) -> str:

@@ -31,7 +31,7 @@ def main(folder: Path, executor_packages: list[str]) -> None:
 
 
 def check_changelog(version: str) -> None:
-    """A version of the changelog has its date; one that is still developed has no heading yet."""
+    """A version of the changelog has its date; one that is still developed is under `[Unreleased]`."""
     heading = r"\[Unreleased\]" if ".dev" in version else rf"\[{re.escape(version)}\] - \d{{4}}-\d\d-\d\d"
     expect(re.search(rf"^## {heading}$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE), f"no changes of {version}")
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Report the runs that a code location has lost as failed, so that Dagster repeats them.
+"""Report as failed the runs that a code location has lost, so that Dagster repeats them.
 
 Runs are child processes of the code location's server, and end with its container. Dagster's run monitoring does not
 notice that, once they have started. Call this before the server starts: no run that it has launched can be alive then.
@@ -18,7 +18,7 @@ from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
 LAUNCHED = ".dagster/grpc_info"
 # Those that are starting or canceled end by run monitoring's own time limits.
 STARTED = [DagsterRunStatus.STARTED]
-# The daemon looks for a server that was away once a minute.
+# Once a minute, the daemon looks again for a server that was away.
 DAEMON_SECONDS = 90
 
 

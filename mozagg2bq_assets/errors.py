@@ -35,9 +35,9 @@ class UserError(OperatorError):
 
 
 class TransientError(OperatorError):
-    """Something that may be well a moment later without anybody's help: a service that is away or overloaded.
+    """Something that may pass without anybody's help: a service that is away, a full disk, a process that was ended.
 
-    A session, request or job has met it after the tries that its client makes by itself. Repeating the run may help.
+    Where a client tries again by itself, it has. Repeating the run may help.
     """
 
 
@@ -45,7 +45,7 @@ class TransientError(OperatorError):
 NO_SPACE = "No space left on device"
 TOTAL_IS_TOO_LARGE = "a total is beyond 64 bits: ask for fewer rows"
 DISK_IS_FULL = "the disk is full: free some room, or use another disk, by TMPDIR or a command's --output-dir"
-MEMORY_IS_SHORT = "there is not enough memory: run less beside it, or on a larger machine"
+MEMORY_IS_SHORT = "there is not enough memory: stop other programs on this machine, or use a larger one"
 
 
 @contextmanager
@@ -68,7 +68,7 @@ class DataError(OperatorError):
 
 
 class HeldBack(DataError):
-    """A day that was not taken as it is now, until somebody says so; its message says how."""
+    """A day that has shrunk in the source and was not stored, until somebody accepts that; the message says how."""
 
 
 class CountMismatch(DataError):

@@ -27,7 +27,8 @@ def scratch_folder() -> Iterator[Path]:
         # Or another process could take the new folder for abandoned before it is locked.
         with _locked(root):
             for entry in os.scandir(root):
-                # Somebody works in it, or has just removed it. Files are `machine_lock`'s.
+                # Skip a folder that another process has locked or has just removed, and the lock files of
+                # `machine_lock`.
                 with suppress(BlockingIOError, FileNotFoundError, NotADirectoryError), _locked(entry, fcntl.LOCK_NB):
                     shutil.rmtree(entry)
             folder = Path(mkdtemp(dir=root))

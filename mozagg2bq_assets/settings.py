@@ -1,6 +1,7 @@
 """Settings, a class for each service: the place that reads the environment for configuration.
 
-(`to-parquet` reads TRANSFORM_ENGINE by itself, as it does not import this; `spark` looks at SPARK_HOME and JAVA_HOME.)
+(`to-parquet` reads TRANSFORM_ENGINE by itself, as it imports this only for Spark; `backfill` reads DAGSTER_URL, `spark`
+SPARK_HOME and JAVA_HOME, and `cli.options` NO_COLOR.)
 Every field names its variable. An empty variable counts as unset. One that has no default and is unset is an error, and
 no error shows a value. Nothing is built here: who needs a service passes its settings to the package that knows it.
 """
@@ -191,7 +192,7 @@ class RunSettings(Settings):
         7,
         ge=1,
         validation_alias="INGEST_LAG_DAYS",
-        description="Days back from yesterday that the daily schedule asks for while they have no data.",
+        description="How many days, the last being yesterday, the daily schedule ingests while they are not loaded.",
     )
     source_grace_hours: float = Field(
         48,
@@ -235,7 +236,7 @@ _REMEDY = ": docs/configuration.md lists every variable; `make dev` needs none"
 
 
 def read_postgres(**values: Any) -> PostgresByVariables | PostgresByObject:
-    """The source's settings, as `Settings.read` says: with an object's URI where there is one."""
+    """Read the source's settings as `Settings.read` does; PostgresByObject where the URI of an object is set."""
     return _postgres_class(values.get("credentials_uri")).read(**values)
 
 
@@ -246,7 +247,7 @@ def read_services() -> tuple[PostgresByVariables | PostgresByObject, LakeSetting
 
 
 def check_all(*classes: type[Settings]) -> None:
-    """Raise UserError, which names all that is missing or bad, for what needs several of them."""
+    """Check several classes at once. Raises one UserError that names every variable that is missing or bad."""
     missing, bad = _problems(*classes)
     if missing or bad:
         raise UserError(_message(missing, bad))

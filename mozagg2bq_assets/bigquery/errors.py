@@ -44,7 +44,7 @@ def _reason(error: Exception) -> str:
 
 def _place(error: Exception) -> str:
     """Where the request has gone, if that is known and not Google."""
-    # What fails to fetch a token has the request's error as its cause.
+    # If fetching a token failed, the request's error is the cause of the exception.
     failed = next((each for each in (error, error.__cause__) if isinstance(each, RequestException)), None)
     host = urlsplit((failed.request.url if failed and failed.request else None) or "").netloc
     return f", at {host}: check BIGQUERY_EMULATOR_HOST" if host and not host.endswith("googleapis.com") else ""

@@ -1,7 +1,7 @@
 -- The evolution of a metric, by date and label: histograms added up element by element, and their sums and counts.
--- Where histograms differ in length, what the shorter one lacks counts as zero. A total beyond INT64 is an error.
--- n numbers the elements: -2 is a histogram's sum, -1 its count, and buckets begin with 0.
--- The cast tells sqlglot that n is an integer: only then does it count from 1 for DuckDB.
+-- Where histograms differ in length, what the shorter one lacks counts as zero. A total beyond INT64 is an error. n
+-- numbers the elements: -2 is a histogram's sum, -1 its count, and buckets begin with 0. The cast tells sqlglot that n
+-- is an integer: only then does sqlglot turn it into an index that counts from 1, for DuckDB.
 WITH totals AS (
     SELECT
         date, label, n, COUNT(*) AS row_count,

@@ -1,8 +1,8 @@
 -- A row's `aggregate` as numbers: buckets, sum and count. {aggregates} is a type's table.
 --
--- The JSON is parsed once a row. A histogram that is NULL, has fewer than two elements or has a NULL among them gets NULL
--- in all three columns. The other columns are the table's, so that a filter on them reads the partitions and clusters
--- that it needs.
+-- The JSON is parsed once a row. A histogram that is NULL, has fewer than two elements or has a NULL among them gets
+-- NULL in all three columns. The other columns are the table's, so that a filter on them reads the partitions and
+-- clusters that it needs.
 SELECT
     date, ds_nodash, channel, version, os, child, label, metric, osVersion, application, architecture,
     IF(is_whole, ARRAY(

@@ -1,4 +1,5 @@
--- What can be asked for: the dates, channels, versions and metrics that are there, and the options of each filter but `label`.
+-- What can be asked for: the dates, channels, versions and metrics that are there, and the options of each filter but
+-- `label`.
 SELECT DISTINCT choice.filter AS filter, choice.value AS value
 FROM {histograms}, UNNEST([
     STRUCT('date' AS filter, CAST(date AS STRING) AS value),

@@ -21,7 +21,8 @@ Answer: TypeAlias = dict[str, Any]
 # Filters that a question may leave out: every dimension but the metric, which is asked for.
 FILTERS = tuple(name for name in DIMENSIONS if name != "metric")
 
-# In the data `child` is "false" or "true", from when it was a boolean. People may ask for the processes by name.
+# In the data the parent process is "false" and content is "true", from when it was a boolean. People may ask for the
+# processes by name.
 CHILDREN = {"parent": "false", "content": "true"}
 
 

@@ -38,8 +38,8 @@ CLUSTERING = {
     AggregateType.BUILD_ID: ("metric", "channel", "os", "version"),
 }
 
-# Google's client holds a whole file in memory while it uploads it, and one upload takes all of the line. Many load jobs
-# are waited for at once.
+# Google's client holds a whole file in memory while it uploads it, and one upload uses the whole bandwidth, so uploads
+# take turns. The load jobs after them are waited for side by side.
 _UPLOAD = Lock()
 
 _IN_RANGE = "_PARTITIONDATE >= @start AND _PARTITIONDATE < @end"
@@ -83,7 +83,7 @@ class Warehouse:
         """Replace one partition by a Parquet file's rows; `uploaded` is called after the upload, before the job ends.
 
         A job of that id that exists already (from a request whose answer was lost) is waited for instead. If it has
-        failed, its id is taken for good: the next try's has a number behind it.
+        failed, its id can never be used again, so the next try appends a number to it.
         """
         table = self.ensure_table(partition.aggregate_type)
         numbered = (f"{job_id}-{n}" if n else job_id for n in count())

@@ -32,8 +32,8 @@ REASON_CHARACTERS = 200
 @days_options(required=False)
 @type_option(required=False)
 @click.option("--follow", metavar="ID", help="Follow a backfill or run that is under way.")
-@click.option("--retry", metavar="ID", help="Launch what has failed of it instead, and follow that.")
-@click.option("--cancel", metavar="ID", help="End it instead; what it has committed stays.")
+@click.option("--retry", metavar="ID", help="Launch again what has failed in this backfill or run, and follow that.")
+@click.option("--cancel", metavar="ID", help="Cancel this backfill or run; what it has committed stays.")
 @click.option(
     "--url",
     default="http://127.0.0.1:3000",

@@ -23,7 +23,7 @@ CANCEL_SECONDS = 60.0
 
 # Dagster's own job of all assets; the page launches it too.
 _ASSET_JOB = "__ASSET_JOB"
-# On a run that Dagster repeats by itself, and the run that it becomes then.
+# Tags of a run: that Dagster will repeat it by itself, and the id of the run that repeats it.
 _WILL_RETRY, _RETRIED_AS = "dagster/will_retry", "dagster/auto_retry_run_id"
 
 
@@ -204,7 +204,7 @@ class DagsterClient:
         )
 
     def _run_state(self, run_id: str) -> _State:
-        """A run, and those as which Dagster has repeated it by itself, as its process was killed."""
+        """The state of a run and of those by which Dagster has repeated it after its process was killed."""
         runs = [RunState.of(self._webserver.ask(graphql.RUN, id=run_id))]
         while again := runs[-1].tags.get(_RETRIED_AS):
             runs.append(RunState.of(self._webserver.ask(graphql.RUN, id=again)))

@@ -112,7 +112,10 @@ class Webserver:
     url: str
 
     def ask(self, query: str, **variables: Any) -> dict[str, Any]:
-        """The one field that a query asks for. Raises TransientError without an answer, UserError for an error."""
+        """The one field that a query asks for.
+
+        Raises TransientError without an answer or for one with `errors`, UserError where Dagster refuses.
+        """
         try:
             response = self._session.post(
                 f"{self.url}/graphql", json={"query": query, "variables": variables}, timeout=TIMEOUT_SECONDS

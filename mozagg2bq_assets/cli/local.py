@@ -64,7 +64,8 @@ def status(as_json: bool) -> None:
 def seed(scale: float) -> None:
     """Replace the sample days in the embedded PostgreSQL.
 
-    They are the fourteen days before today. One is missing, and some are shaped as days of 2015 to 2017 were.
+    They are the fourteen days before today. One is missing for submission_date, and some are shaped as days of 2015 to
+    2017 were.
     """
     with Stack().administrator() as connection:
         for name in sample.seed(connection, scale):

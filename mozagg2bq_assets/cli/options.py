@@ -49,7 +49,7 @@ class DayParameter(click.ParamType[date]):
     name = "date"
 
     def convert(self, value: str | date, parameter: click.Parameter | None, context: click.Context | None) -> date:
-        """Take a day that another day follows: ranges end with the day after their last."""
+        """Convert the text to a date. 9999-12-31 is refused, as a range needs the day after its last one."""
         try:
             day = value if isinstance(value, date) else parse_day(value)
         except UserError as error:

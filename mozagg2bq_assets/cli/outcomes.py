@@ -33,7 +33,7 @@ class RunState:
 
     @classmethod
     def of(cls, run: Mapping[str, Any]) -> "RunState":
-        """A run of an answer, with its tags and assets; with its steps too, it takes the types of those alone."""
+        """Read a run from an answer. If that has its steps, only their types are taken, else those of its assets."""
         tags = {tag["key"]: tag["value"] for tag in run["tags"]}
         types = {AggregateType(key["path"][0]) for key in run["assetSelection"] or ()}
         if (steps := run.get("stepKeysToExecute")) is not None:

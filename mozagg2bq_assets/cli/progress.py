@@ -43,7 +43,7 @@ def _bar(what: str, total: float | None) -> Iterator[Tell]:
 
 @contextmanager
 def _lines(what: str, total: float | None) -> Iterator[Tell]:
-    """A line is said by a thread, as a step may take long in which nothing is told."""
+    """A thread prints the lines, as a long step may not call `tell` for a while."""
     said, over = "at work", Event()
 
     def tell(done: float, text: str) -> None:

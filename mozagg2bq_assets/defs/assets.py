@@ -165,7 +165,7 @@ def _recounted(
     lake: LakeResource,
     bigquery: WarehouseResource,
 ) -> Iterator[AssetCheckEvaluation]:
-    """A run of checks alone has no days: all that are there are counted again, in the lake and in BigQuery."""
+    """A run of checks alone has no days: all that are there are compared again, in the lake and in BigQuery."""
     everything = DayRange(start, datetime.now(UTC).date())
     with _one_line_failure(), bigquery.warehouse() as warehouse:
         report = reconcile(None, lake.lake(), warehouse, aggregate_type, everything)

@@ -94,7 +94,7 @@ def recount_events(
             stage,
             instance,
             passed=not found,
-            description=f"{said}: {remedy(partition, stage)}" if found else f"counted again: {rows:,} rows",
+            description=f"{said}: {remedy(partition, stage)}" if found else f"compared again: {rows:,} rows",
         )
 
 

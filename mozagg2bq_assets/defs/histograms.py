@@ -43,7 +43,7 @@ def histograms(aggregate_type: AggregateType) -> AssetsDefinition:
 
 
 def buckets(aggregate_type: AggregateType, start: date) -> AssetChecksDefinition:
-    """The check of a type's view: every row of the days that were loaded last has a histogram."""
+    """The check of a type's view: every row of the latest loaded days has a histogram."""
 
     @asset_check(
         asset=histograms_key(aggregate_type),

@@ -70,7 +70,7 @@ def late_data_sensor(aggregate_type: AggregateType, daily: DailyPartitionsDefini
             loads = loaded(aggregate_type, lake)
             lateness = compare(aggregate_type, postgres, loads)
             under_way = days_under_way(context.instance, aggregate_type, daily, lateness.late)
-            # A day that a run has loaded meanwhile is no longer under way: it is looked at again at the next tick.
+            # A run may have loaded a day since `loads` was read. It is compared again at the next tick.
             under_way |= _loaded_since(loads, aggregate_type, lake) if lateness.late else set()
         except OperatorError as error:
             return SkipReason(f"source and lake cannot be compared now: {error}")

@@ -69,7 +69,7 @@ def _daily_schedule(
         job_name=job_name(aggregate_type),
         cron_schedule=DAILY,
         default_status=DefaultScheduleStatus.STOPPED,
-        description=f"Yesterday, and days of the last {settings.ingest_lag_days} that have no data yet",
+        description=f"Of the {settings.ingest_lag_days} days up to yesterday, those that are not loaded yet",
     )
     def every_day(context: ScheduleEvaluationContext, lake: LakeResource) -> Iterator[RunRequest]:
         """One run for each stretch of consecutive days: mostly one."""

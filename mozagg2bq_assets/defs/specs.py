@@ -79,7 +79,7 @@ def source_tables(aggregate_type: AggregateType) -> AssetSpec:
         source_key(aggregate_type),
         description=f"The PostgreSQL tables {aggregate_type}_CHANNEL_VERSION_YYYYMMDD. The telemetry aggregator writes"
         " them: a day's tables come in the hours after it, and those of build dates grow for weeks. When `up_to_date`"
-        " is red: turn the sensor for late data on. When `reconciliation` is red: materialize what it names.",
+        " warns: turn the sensor for late data on. When `reconciliation` is red: materialize what it names.",
         group_name=aggregate_type.value,
         kinds={"postgres"},
         owners=OWNERS,
@@ -159,7 +159,7 @@ def check_specs(aggregate_type: AggregateType, daily: DailyPartitionsDefinition)
                 asset=stage_key(aggregate_type, stage),
                 description="Every row of the stage before is there, by table or by channel and version. Evaluated for"
                 " each day as it is committed; yellow says what is unusual, red what to do. Executed by itself, it"
-                " counts in the lake and in BigQuery again",
+                " compares for all days the manifests, the files in the lake and the rows in BigQuery",
                 partitions_def=daily,
             )
             for stage in Stage

@@ -1,6 +1,6 @@
 """Manifests of all days, read again only where they have changed since they were read last.
 
-A manifest that is damaged or could not be read is read again each time, and its error is then a new object.
+A manifest that is damaged or could not be read is read again each time, so two calls give two error objects.
 """
 
 from concurrent.futures import ThreadPoolExecutor

@@ -96,7 +96,7 @@ def kept_versions(versions: Iterable[StoredVersion], current: str | None, count:
 
 
 def spared_since(max_hours: float) -> datetime:
-    """What was stored since then may still be published by a writer of which nothing is known but `max_hours`."""
+    """The moment since which objects are spared: a writer of which only `max_hours` is known may still publish them."""
     return datetime.now(UTC) - 2 * timedelta(hours=max_hours)
 
 

@@ -116,7 +116,8 @@ class Lake:
     def manifests(
         self, kind: type[AnyManifest], aggregate_type: AggregateType, objects: Iterable[str], wanted: DayRange
     ) -> dict[date, Attempt[AnyManifest]]:
-        """The manifest of each wanted day that has one, or what is wrong with it; `objects` has the keys of a stage."""
+        """The manifest of each wanted day that has one, or what is wrong with it; `objects` has keys below
+        the folder of the stage and type (`YYYYMMDD/…`)."""
         days = [day for key in objects if (day := day_of_manifest(key)) and day in wanted]
         with ThreadPoolExecutor(TRANSFERS) as pool:
             found = pool.map(lambda day: self.read_or_error(kind, Partition(aggregate_type, day)), days)
@@ -199,7 +200,7 @@ class Lake:
                     yield ListedObject(item["Key"], item["Size"], item["LastModified"], item["ETag"])
 
     def uploads(self, prefix: str) -> Iterator[IncompleteUpload]:
-        """Every upload of a key that begins so which has not been completed."""
+        """Every incomplete upload whose key begins with the prefix."""
         # rclone answers NoSuchUpload until there has been one.
         with s3_errors(self.bucket), suppress(self.client.exceptions.NoSuchUpload):
             pages = self.client.get_paginator("list_multipart_uploads").paginate(Bucket=self.bucket, Prefix=prefix)

@@ -10,7 +10,8 @@ from mozagg2bq_assets.model.partitions import Partition
 
 
 def complete_versions(lake: Lake, kind: type[AnyManifest], partition: Partition) -> Iterator[tuple[AnyManifest, bool]]:
-    """The complete versions of a partition's stage, the current one first and then the newest; whether it is current.
+    """The complete versions of a partition's stage, each with whether it is the current one: that first, then others,
+    newest first.
 
     Raises DataError for a manifest that is damaged.
     """
@@ -24,7 +25,7 @@ def complete_versions(lake: Lake, kind: type[AnyManifest], partition: Partition)
 
 
 def restore_version(lake: Lake, partition: Partition, version: str | None) -> ParquetManifest:
-    """Make a version of a Parquet file current, by default the newest that is not, and its dump if that is kept.
+    """Make a version of a Parquet file current: by default the newest one that is not. Its dump too, if it is kept.
 
     Raises DataError where there is no such version, or a file of it is not there as a whole; then nothing is changed.
     """

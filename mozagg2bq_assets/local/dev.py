@@ -92,7 +92,7 @@ def only_one(state_dir: Path, url: str) -> Iterator[int]:
 
 def dagster_dev(port: int, lock: int) -> None:
     """Run `dagster dev` until it ends or this process is interrupted, and leave nothing of it behind."""
-    # Not in this folder, as `dg dev` would run it: it would remark that the dagster.yaml here is not used.
+    # In DAGSTER_HOME and not in this folder, where it would warn that this folder's dagster.yaml is not used.
     quiet = "ignore:Function `dev_command` is superseded"
     workspace = str(ROOT / "workspace.yaml")
     process = subprocess.Popen(

@@ -14,7 +14,7 @@ from mozagg2bq_assets.model.tables import AggregateType
 
 # Dagster's pages show recent days best: its plots have room for 120, its backfill dialog opens on the last ones.
 DAYS = 14
-# What the rows of a day look like, by the days that have gone since: as in this era, not as in that of the last years.
+# Sample rows imitate those of a real date. ERAS has it for the sample day of so many days ago; others imitate LAST_ERA.
 LAST_ERA = date(2019, 12, 1)
 ERAS = {13: date(2015, 7, 1), 12: date(2016, 9, 19), 11: date(2017, 6, 15)}
 MISSING_DAY = 4

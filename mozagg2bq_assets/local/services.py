@@ -126,7 +126,7 @@ def free_port(wished: int = 0) -> int:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Ignore Ctrl-C and the like for as long as the block lasts, so that what ends processes gets to its end.
+    """Ignore Ctrl-C and the like during the block, so that the code that stops processes is not interrupted.
 
     A terminal that closes may send SIGHUP twice, and people press Ctrl-C twice.
     """

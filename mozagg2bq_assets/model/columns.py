@@ -32,12 +32,13 @@ COLUMNS = (
 )
 
 _NOT_IN_VIEW = ("ingest_date", "aggregate_type", "aggregate")
+_NULL = "NULL where the histogram is NULL, has fewer than two elements or a NULL among them"
 
 # The columns of the view of histograms. BigQuery gives an empty array where buckets are NULL.
 VIEW_COLUMNS = (
     Column("date", "DATE", "NULLABLE", "date of the aggregate, the partition: filter by it, and no other day is read"),
     *(column for column in COLUMNS if column.name not in _NOT_IN_VIEW),
-    Column("buckets", "INTEGER", "REPEATED", "the bucket counts; NULL without a whole histogram"),
-    Column("sum", "INTEGER", "NULLABLE", "the sum, last element but one of aggregate; NULL without a whole histogram"),
-    Column("count", "INTEGER", "NULLABLE", "the count, last element of aggregate; NULL without a whole histogram"),
+    Column("buckets", "INTEGER", "REPEATED", f"the bucket counts; {_NULL}"),
+    Column("sum", "INTEGER", "NULLABLE", f"the sum, last element but one of aggregate; {_NULL}"),
+    Column("count", "INTEGER", "NULLABLE", f"the count, last element of aggregate; {_NULL}"),
 )

@@ -54,7 +54,8 @@ class Partition:
 
 
 def remedy(partition: Partition, stage: Stage) -> str:
-    """What mends a stage of a partition, as the end of a message. The stages after it follow."""
+    """What mends a stage of a partition, as the end of a message. The stages after it have to be
+    materialized too."""
     return f"materialize {partition.aggregate_type}/{stage} of {partition.day}"
 
 

@@ -23,7 +23,7 @@ class SourceState:
         return sorted(name for name, merged in self.tables.items() if before.tables.get(name) != merged)
 
     def trimmed_since(self, before: "SourceState") -> list[str]:
-        """Tables that were there, and have been dropped since while their record stayed, as the trimming job does."""
+        """Tables that were there, and were dropped while their record stayed, as the job does that trims old tables."""
         return sorted(name for name, merged in before.tables.items() if self.dropped.get(name) == merged)
 
     def lost_since(self, before: "SourceState") -> list[str]:

@@ -1,4 +1,5 @@
-"""What the query does in Python: read rows that no shape prints, and count rows of shapes with unmapped keys."""
+"""What the query does in Python: read rows whose text no known shape (see `shapes`)
+reproduces, and count the rows of shapes that have keys without a column."""
 
 from collections import Counter
 from dataclasses import dataclass, field

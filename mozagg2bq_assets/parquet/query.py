@@ -9,7 +9,7 @@ from mozagg2bq_assets.model.columns import COLUMNS, DIMENSIONS
 from mozagg2bq_assets.parquet.jsonb import ARRAY
 from mozagg2bq_assets.parquet.shapes import Shape, Shapes
 
-# What a file's name and folder say of its rows. As enumerations they are written several times as fast as text.
+# What a table's name says of its rows. As enumerations they are written several times as fast as text.
 NAMES = ("aggregate_type", "ds_nodash", "channel", "version")
 # How many columns a table has in its file, and which of them are the two that are read, from 1.
 PLACES = ("width", "dimensions_at", "histogram_at")
@@ -23,9 +23,9 @@ def create_macros(connection: duckdb.DuckDBPyConnection) -> None:
 def rows_query(shapes: Shapes) -> str:
     """Select the 13 columns of every row of `chunks`.
 
-    That table has the columns NAMES, PLACES and `chunk`, lines of COPY text. NAMES are types too. The only parameter is
-    `$ingest_date`. `counted(number)` is the caller's: it gets the number of the shape that prints a row, -1 where none
-    does, and gives it back.
+    That table has the columns NAMES, PLACES and `chunk`, lines of COPY text. Each of NAMES is also the name of an
+    enumeration type, which the caller creates. The only parameter is `$ingest_date`. `counted(number)` is the caller's:
+    it gets the number of the shape that prints a row, -1 where none does, and gives it back.
     """
     keys, first, ranks = shapes.keys, shapes.known[0], _by_length(shapes.known)
     paths = ", ".join(f"'$.\"{key}\"'" for key in keys)
@@ -100,7 +100,7 @@ def _lookup(numbers: Mapping[int, int]) -> str:
 
 
 def _printed(strings: str, keys: Sequence[str], shapes: Sequence[Shape], number: str | None = None) -> str:
-    """An object as PostgreSQL prints it around its keys' strings: of the only shape, or of the shape of that number.
+    """SQL that puts an object's text together from its values, by the only shape or the one of that number.
 
     Where a shape lacks a key, a value of that key is still printed, so that the text does not match.
     """

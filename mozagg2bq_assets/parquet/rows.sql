@@ -7,7 +7,7 @@ CREATE MACRO copy_fields(line) AS string_split(line, chr(9));
 -- A field's text without COPY's escapes. In jsonb's text only backslashes are escaped; `\N` alone is NULL.
 CREATE MACRO copy_text(field) AS replace(nullif(field, '\N'), '\\', '\');
 
--- One of so many fields, which is an array's text and holds no escapes.
+-- Field `number` of a line that must have `width` fields. It holds an array's text, which has no escapes.
 CREATE MACRO array_field(fields, width, number) AS
     CASE WHEN len(fields) = width THEN nullif(fields[number], '\N') ELSE error('not that many columns') END;
 
@@ -21,8 +21,8 @@ CREATE MACRO dimension_values(object, shape, strings) AS
          WHEN object IS NULL THEN NULL
          ELSE exact_dimensions(object) END;
 
--- PostgreSQL's text of a bigint[] as JSON. It has letters where it has a NULL, and begins with its bounds where they are
--- not the usual ones.
+-- PostgreSQL's text of a bigint[] as JSON. It has letters where it has a NULL, and begins with its bounds where they
+-- are not the usual ones.
 CREATE MACRO array_json(array_text, array_pattern) AS
     CASE WHEN array_text LIKE '{%}' AND NOT contains(array_text, 'N')
          THEN replace(replace(array_text, '{', '['), '}', ']')

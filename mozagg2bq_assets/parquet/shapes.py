@@ -1,8 +1,9 @@
 """Shapes of jsonb objects: which keys they have, and of which kind each value is.
 
-PostgreSQL prints jsonb in one form only. So print the shape around the values that DuckDB found. If that gives the
-row's text, the values are right: reading left to right, each value can end at only one place. Which shapes there are is
-seen in the data: in the first rows of every file, and in the rows that none of the known shapes has printed.
+PostgreSQL prints jsonb in one form only. So an object's text can be put together again from its shape and the values
+that DuckDB found. If that gives the row's text, the values are right: reading left to right, each value can end at only
+one place. Which shapes there are is seen in the data: in the first rows of every file, and in the rows that none of the
+known shapes has printed.
 """
 
 import re

@@ -171,9 +171,9 @@ def _names(archive: PartitionArchive, file: DataFile) -> tuple[str, ...]:
 def _chunks(
     archive: PartitionArchive, rows_read: Counter[str], expected: TableCounts | None
 ) -> Iterator[pyarrow.RecordBatch]:
-    """The text of all files, a chunk of rows at a time, with what the file's name says. Counts the rows.
+    """The text of all files, a chunk of rows at a time, with what the table's name says. Counts the rows.
 
-    A file that has more rows than expected is left there: a small one may decompress to rows without end.
+    Reading stops in a file that has more rows than expected: a small one may decompress to rows without end.
     """
     for file in archive.data_files:
         names = [_text(name.encode()) for name in _names(archive, file)]

@@ -1,6 +1,6 @@
 """Try what each credential must be able to do, as the pipeline does it, and remove what was made for that.
 
-A dataset that was not there stays. Aborting an upload in parts is not tried.
+If the dataset did not exist, it is made and not removed. Aborting an upload in parts is not tried.
 """
 
 from collections.abc import Callable, Iterator
@@ -41,7 +41,7 @@ class Finding:
     problem: str | None = None
 
 
-# A name for a step, what it takes to be allowed, and the step.
+# A step's name, the permission that it needs, and the step itself.
 Step = tuple[str, str, Callable[[], object]]
 
 

@@ -36,7 +36,10 @@ class LocalDump:
 
 @dataclass(frozen=True)
 class CommittedDump:
-    """One version of a dump in the lake. `local` is used if it is a copy of that version; `directory` holds others.
+    """One version of a dump in the lake.
+
+    `local` is used if it is a copy of that version and still there; otherwise the version is
+    fetched into `directory`.
 
     `patience` is for a lake that is away.
     """

@@ -54,7 +54,8 @@ class Services:
 
     A step waits `patience_seconds` for one of them that is away. `dump_jobs` connections read the source; `in_flight`
     partitions at once are on their way to S3, and as many to BigQuery. A day that has shrunk is held back unless
-    `accept_shrink`; one without rows fails until `source_grace` has passed since its end.
+    `accept_shrink`; a day without rows, of which the lake has no dump, fails until `source_grace` has passed since its
+    end.
     """
 
     writer: LakeWriter
@@ -80,11 +81,13 @@ def ingest(
     """Take partitions through some stages and yield what each stage did with each partition, as soon as it is done.
 
     A partition that fails at a stage goes no further and does not make others fail; a step that meets a service which
-    is away is tried again before it fails. `directory` is for local files, which go with their partition.
+    is away is tried again before it fails. `directory` is for local files; those of a partition are
+    removed at the latest when it has ended.
 
-    `progress` is told, in other threads, what begins, what pg_dump says, and after QUIET_SECONDS without a result what
-    is under way. `warn`, or `progress` in its place, is told which service is waited for. Leaving the generator early
-    ends pg_dump, waits for the steps under way and begins no other. Raises OperatorError for what stops all partitions.
+    `progress` is told what begins and what pg_dump says, in other threads; and in the caller's, after QUIET_SECONDS
+    without a result, what is under way. `warn`, or `progress` in its place, is told which service is waited for.
+    Leaving the generator early ends pg_dump, waits for the steps under way and begins no other. Raises OperatorError
+    for what stops all partitions.
     """
     cancelled = Event()
     patience = Patience(services.patience_seconds, warn or progress, cancelled)

@@ -25,8 +25,9 @@ class Lateness:
 
     `late` has the days whose source has changed, with the current fingerprint, or with the row count if the source does
     not record updates and only the rows show the change. `shrunk` has, by day, the tables that are gone and that nobody
-    has trimmed; `trimmed` is the number of trimmed days. `unknown` were loaded by a version that kept no fingerprint,
-    and `unreadable` have a damaged manifest. `recorded` says whether the source records updates.
+    has trimmed; `trimmed` is the number of trimmed days. `unknown` were loaded by a release of this project (0.1.0)
+    that kept no fingerprint, and `unreadable` have a damaged manifest. `recorded` says whether the source records
+    updates.
     """
 
     recorded: bool
@@ -62,7 +63,7 @@ def find_late(
 def _sort_out(
     connection: psycopg.Connection, differing: list[tuple[LoadManifest, SourceState]], lateness: Lateness
 ) -> None:
-    """Tell what has grown from what was trimmed and what has shrunk. Without records, what is gone was trimmed."""
+    """Distinguish days that have grown, were trimmed or shrank. Without records, missing tables count as trimmed."""
     states = source_states(connection, [load.partition for load, _ in differing])
     for load, before in differing:
         state = states.get(load.partition, SourceState(""))  # of a day of which nothing is there, nor recorded

@@ -1,4 +1,4 @@
-"""Bound the parts of a run that are on local disk as dumps: one that is being dumped, and one that is converted."""
+"""Limit how many parts of a run are on local disk as dumps: one that is being dumped, and one that is converted."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field

@@ -15,7 +15,7 @@ from mozagg2bq_assets.parquet.questions import ask_file
 
 
 def ask_lake(lake: Lake, query: Query, directory: Path) -> list[Answer]:
-    """The answers of all days, one after another, each once. Files go to `directory`.
+    """The answers of all days, day after day; one that several days give is returned once. Files go to `directory`.
 
     Raises UserError where no day has Parquet, DataError for a file that is damaged.
     """

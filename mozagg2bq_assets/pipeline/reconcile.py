@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # Manifests of so many days are in memory: each names a day's tables.
 DAYS_AT_ONCE = 100
-# The source's rows of these days are counted even where there is a dump: later ones change seldom, and counting reads
+# The source's rows of these days are counted even where there is a dump: earlier days seldom change, and counting reads
 # whole tables.
 RECENT_DAYS = 7
 LISTED = 2
@@ -31,7 +31,7 @@ LISTED = 2
 class Difference:
     """What differs on a day: its `kind`, which other days may share, and if there is more to say, the day's `details`.
 
-    The remedy is to materialize `stage`; the stages after it follow.
+    The remedy is to materialize `stage`, and then the stages after it.
     """
 
     stage: Stage
@@ -249,7 +249,7 @@ def _dump_to_parquet(
 def _parquet_to_bigquery(
     parquet: Attempt[ParquetManifest] | None, load: Attempt[LoadManifest] | None, bigquery_rows: int
 ) -> Iterator[Difference]:
-    """Rows, and where their number agrees, whether they are of that very file: two may have equally many."""
+    """Compare the numbers of rows; where they agree, whether the loaded rows came from the current Parquet file."""
     stage = Stage.BIGQUERY_TABLE
     file = parquet if isinstance(parquet, ParquetManifest) else None
     file_rows = file.rows.total if file else 0

@@ -49,7 +49,7 @@ def report_lines(report: Report) -> Iterator[str]:
 
 
 def _counts_line(day: DayReport) -> str:
-    """Counts alone: `-` where nothing was counted, or nothing is there."""
+    """Counts alone: `-` where the source was not counted, or the lake has no readable version."""
     counts = (day.source_tables, day.source_rows, day.dump_rows, day.parquet_rows, day.bigquery_rows)
     shown = ["-" if count is None else f"{count:,}" for count in counts]
     return f"{day.day!s:<16}{shown[0]:>8}" + "".join(f"{text:>14}" for text in shown[1:])

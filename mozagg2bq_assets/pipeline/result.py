@@ -11,7 +11,7 @@ from mozagg2bq_assets.model.partitions import Partition, Stage
 
 @dataclass(frozen=True)
 class StageResult:
-    """A stage of a partition: committed, left as it was for want of rows, or failed with `error`.
+    """A stage of a partition: committed, left as it was (no rows, or tables trimmed), or failed with `error`.
 
     `rows` counts by source table (raw_dump) or by `channel version` (the others). `location` is the URI of a version's
     folder or a BigQuery partition; `size` is in bytes. `warning` tells the operator in a line what is unusual.

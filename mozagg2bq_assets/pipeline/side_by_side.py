@@ -18,7 +18,8 @@ def ahead(items: Iterator[Item]) -> Iterator[Item]:
 def side_by_side(make: Callable[[Item], Made], items: Iterable[Item], width: int) -> Iterator[Made]:
     """Yield what is made of each item, in their order; `width` of them are made at once, while the next item comes.
 
-    An error of `make` is raised in its item's turn, one of `items` at once; after that no other item is begun.
+    An error that `make` raises comes in its item's turn, one that the iterator raises as soon as it is seen; after that
+    no other item is begun.
     """
     iterator = iter(items)
     with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(width) as several:

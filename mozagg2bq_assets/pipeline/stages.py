@@ -52,7 +52,7 @@ class Stages:
     accept_shrink: bool = False
 
     def kept_dump(self, dump: PartitionDump) -> StageResult | None:
-        """The version before, as a result, where the source has trimmed tables of it since; None where there is none.
+        """The version before, as a result, where the source has trimmed tables since; None to commit the new dump.
 
         Raises HeldBack for a day that has shrunk in any other way, unless that is accepted; the version before stays.
         """
@@ -68,8 +68,8 @@ class Stages:
         )
         if shrunk := [*_smaller(before.rows, dump.rows), *(f"{name} is gone" for name in now.lost_since(known))]:
             raise HeldBack(
-                f"held back, as the day has shrunk: {_some(shrunk)}; the version before is kept: run the day with"
-                " accept_shrink in the run's config to take it as it is"
+                f"held back, as the day has shrunk: {_some(shrunk)}; the version before is kept: to store the"
+                " day as it is in the source now, run it with accept_shrink in the run's config"
             )
         if trimmed := now.trimmed_since(known):
             warning = f"{len(trimmed)} of its tables were trimmed from the source since: the version before is kept"
@@ -264,7 +264,7 @@ def _smaller(before: Mapping[str, int], now: Mapping[str, int]) -> Iterator[str]
 
 
 def _some(lines: Sequence[str]) -> str:
-    """The first two of them."""
+    """The first two, and how many others there are."""
     more = f", and {len(lines) - 2} more" if len(lines) > 2 else ""
     return ", ".join(lines[:2]) + more
 

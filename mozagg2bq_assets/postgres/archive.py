@@ -1,7 +1,8 @@
 """Directory archives of pg_dump: what they hold, whether it is whole, and how one is split into partitions.
 
 An archive is listed by `pg_restore --list`, which reads the table of contents of any pg_dump that is not newer than
-itself; `toc.dat` is never parsed. Where a folder has a `toc.list`, it names the entries that are complete there.
+itself; `toc.dat` is never parsed. Where a folder has a `toc.list`, it names the entries that belong to this folder;
+`toc.dat` may list others.
 """
 
 import os
@@ -24,7 +25,8 @@ TOC = "toc.dat"
 LIST = "toc.list"
 
 # `3026; 0 16539 TABLE DATA public build_id_nightly_73_20191201 postgres`; in verbose lists the ids of the entries that
-# it depends on follow. Names of a data entry hold no blank: they are parsed by SourceTable, and refused otherwise.
+# it depends on follow. The pattern allows no blank in names: SourceTable accepts no such name, so the archive is
+# refused.
 _ENTRY = re.compile(r"(\d+); \d+ \d+ (.*)")
 _TABLE_DATA = re.compile(r"TABLE DATA (\S+) (\S+) .*")
 _DEPENDS = re.compile(r";\s+depends on: (.*)")
@@ -192,8 +194,8 @@ def read_definitions(directory: Path) -> Definitions:
 def table_columns(directory: Path, defined: Definitions, tables: Collection[SourceTable]) -> dict[str, tuple[str, ...]]:
     """The columns that each of those tables has in the archive, in their order there.
 
-    Raises DataError for one without `dimensions jsonb` or `histogram bigint[]`: what the text of a column can hold
-    follows from its type, so that need not be asked of every row.
+    Raises DataError for one without `dimensions jsonb` or `histogram bigint[]`: a column's type decides which text it
+    can hold, so the rows need not be checked for it one by one.
     """
     for table in tables:
         columns = defined.get(table.name, {})

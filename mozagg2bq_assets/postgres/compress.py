@@ -1,8 +1,8 @@
 """Data files as pg_dump leaves them: counted, compressed and hashed in one pass, while pg_dump writes others.
 
-For a full day ISA-L takes 1.6 s of CPU time, with counting and hashing, where pg_dump takes 2.7 s to compress, and its
-files are smaller: 135 MiB, not 144. pg_restore finds a file with `.gz` behind its name, whatever the table of contents
-says of compression.
+For a full day ISA-L takes 1.6 s of CPU time, with counting and hashing, where pg_dump takes 2.7 s to compress, and
+ISA-L's files are smaller: 135 MiB instead of 144. pg_restore finds a file with `.gz` behind its name, whatever the
+table of contents says of compression.
 """
 
 import hashlib

@@ -15,7 +15,8 @@ from mozagg2bq_assets.postgres.tools import TOOLS_ENVIRONMENT
 
 CONNECT_SECONDS = 10
 # A network may swallow packets without a word. The kernel then gives a connection up after a minute, in libpq's terms:
-# 30 s without a packet, then three questions, 10 s apart; or a minute in which nothing that was sent is acknowledged.
+# after 30 s without a packet, three keepalive probes, 10 s apart; or a minute in which nothing that was sent is
+# acknowledged.
 KEEPALIVES = {
     "keepalives": 1,
     "keepalives_idle": 30,
@@ -28,8 +29,8 @@ OLDEST_SERVER = 110000
 
 # A role or a database may have timeouts. pg_dump switches them off for itself, and the sessions beside it live as long,
 # so they switch them off too. A query sets them: poolers refuse the startup parameter `options`, and older servers lack
-# some of the names. And the server gives up a client that has gone silent after a minute, not two hours, and our locks
-# with it.
+# some of the names. The same settings let the server give up a silent client, and release our locks, after one minute
+# instead of two hours.
 _TIMEOUTS = ("statement", "lock", "transaction", "idle_in_transaction_session", "idle_session")
 _SETTINGS = {
     "default_transaction_read_only": "on",
@@ -65,8 +66,9 @@ class Postgres:
     def connect(self) -> Iterator[psycopg.Connection]:
         """A read-only session, which ends with the block.
 
-        Raises TransientError where no server answers, it takes no connections now, or what fails in the block may pass
-        (`_TRANSIENT`); UserError where it refuses, and for any other error of psycopg in the block.
+        Raises TransientError if no server answers, if the server takes no connections now, or if a query in the block
+        fails in a way that may pass (`_TRANSIENT`); UserError where it refuses, and for any other error of psycopg in
+        the block.
         """
         try:
             with self._open() as connection:
@@ -113,7 +115,7 @@ class Postgres:
     def environment(self) -> Mapping[str, str]:
         """The environment of pg_dump and psql: this process's, with what leads to the source, and to nothing else.
 
-        So no password is ever an argument. Messages are in English, and dates in UTC.
+        So no password is ever an argument. The tools' own messages are in English, and dates in UTC.
         """
         kept = {name: value for name, value in os.environ.items() if name not in _LEADING_ELSEWHERE}
         return {
@@ -153,7 +155,8 @@ def end_query(connection: psycopg.Connection) -> None:
 
 # What libpq says by itself, in English, and what will not pass: an unknown host, and TLS that does not come about.
 _MISTAKES = ("Name or service not known", "certificate", "does not support SSL", "sslmode")
-# How libpq shows a server's own message: severity, colon, two blanks. Both texts are in the server's language.
+# How libpq shows a server's own message: severity, colon, two blanks. The severity and the message are both in the
+# server's language.
 _ANSWERED = re.compile(r"(?:^|: )\w+:  ")
 _TOO_MANY = ("too many clients", "too many connections", "remaining connection slots")
 

@@ -1,6 +1,7 @@
 """Dump the source tables of some partitions, and count them in the very snapshot that is dumped.
 
-Partitions are dumped in parts, one snapshot and one pg_dump a part; `pg_dump` runs it, `compress` takes its files.
+Partitions are dumped in parts, each part has one snapshot and one run of pg_dump. The module `pg_dump`
+starts the program; the module `compress` compresses its files.
 """
 
 import re
@@ -119,7 +120,7 @@ class Dumper:
             else:
                 others = [[partition] for partition in part]
             if others := [each for each in others if each]:
-                self.progress(f"the dump of {len(part)} days failed, so others are dumped once more: {error}")
+                self.progress(f"the dump of {len(part)} days failed, so days of it are dumped once more: {error}")
             for other in others:
                 yield from self.dump_part(other)
         else:
@@ -303,7 +304,8 @@ def _named(error: OperatorError, part: Sequence[Partition]) -> list[Partition]:
 
 
 def _check_room(directory: Path, size: int) -> None:
-    """Raise TransientError unless the dump of tables of so many bytes finds room; files of other days go meanwhile."""
+    """Raise TransientError unless the dump of tables of so many bytes finds room. It may pass:
+    files of other days are removed meanwhile."""
     free, needed = shutil.disk_usage(directory).free, size // SMALLER
     if free < needed:
         raise TransientError(

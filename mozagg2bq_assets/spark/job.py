@@ -1,8 +1,8 @@
 """The job: a task for each large data file or some small ones of a partition, and one to merge a partition.
 
 Tasks run the code of the default engine. Executors fetch and store files by themselves. Every attempt of a task stores
-under a name of its own, so that nothing of one that was repeated, killed or overtaken is ever part of what the
-successful attempt returns.
+under a name of its own, so the successful attempt never returns anything that another one, killed or slower, has
+stored.
 """
 
 import time
@@ -114,7 +114,7 @@ def run_job(
 
 
 def tasks(files: Iterable[SourceFile]) -> list[list[SourceFile]]:
-    """What each task converts: files of one partition, of TASK_BYTES together or its last ones. Largest first."""
+    """What each task converts, largest first: files of one partition, TASK_BYTES together or what is left over."""
     packed: list[list[SourceFile]] = []
     open_packs: dict[Partition, list[SourceFile]] = {}
     for file in sorted(files, key=lambda file: file.source.file.size, reverse=True):
@@ -131,7 +131,7 @@ def _size(files: Iterable[SourceFile]) -> int:
 
 
 def _convert_files(storage: Storage, task: tuple[int, Sequence[SourceFile]]) -> Numbered:
-    """In an executor: some tables' rows as Parquet. Damage is a result and no failure, as repetition mends none."""
+    """In an executor: some tables' rows as Parquet. Damage is a result, as a task that is repeated meets it again."""
     started = time.monotonic()
     number, files = task
     partition, ingest_date = Partition.of(files[0].table), files[0].ingest_date

@@ -164,7 +164,7 @@ def a_red_check(page: Page, url: str, recent: Pipeline, days: DayRange) -> None:
 def automation(page: Page, url: str) -> None:
     """The pages of a schedule and of a sensor say what they do, and are off."""
     page.goto(f"{url}/locations/mozagg2bq/schedules/{TYPE}_job_schedule")
-    expect(page.get_by_text("Yesterday, and days of the last 7 that have no data yet")).to_be_visible()
+    expect(page.get_by_text("Of the 7 days up to yesterday, those that are not loaded yet")).to_be_visible()
     picture(page, "schedule")
     page.goto(f"{url}/locations/mozagg2bq/sensors/{TYPE}_late_data")
     expect(page.get_by_text("Ingests days again that the source has changed since they were loaded")).to_be_visible()

@@ -77,7 +77,7 @@ FAULTS = {
         shrink,
         tuple(Stage),
         r"held back, as the day has shrunk: build_id_nightly_73_20191202 had 64 rows and has 63",
-        {Stage.RAW_DUMP: "run the day with accept_shrink in the run's config to take it as it is"},
+        {Stage.RAW_DUMP: "to store the day as it is in the source now, run it with accept_shrink in the run's config"},
     ),
     "S3 is away": Fault(
         away("AWS_ENDPOINT_URL", f"http://{AWAY}"), tuple(Stage), "S3, bucket lake, is away or overloaded", {}

@@ -48,8 +48,9 @@ def test_each_cause_once(
     assert not run(instance)
     cursor = tick(instance, cursor)[1]
     (failed,) = texts(receiver)
-    assert failed.startswith(f"build_id_job {FIRST} has failed: 1 of 3 days of build_id failed: {SECOND}: ")
+    assert failed.startswith(f"build_id_job {FIRST} has failed: ")
     assert "the columns of build_id_nightly_73_20191202 are not" in failed
+    assert f"({SECOND}); 1 of 3 days of build_id failed: " in failed
     assert "What to do: see the run, mend the cause, and re-execute it from failure" in failed
     assert "http://dagster.example.com/runs/" in failed
 

@@ -73,7 +73,7 @@ def test_each_cause_once(
     pipeline.lake.delete(pipeline.object_keys(Stage.PARQUET, ".parquet", SECOND))
     reconciled(instance)
     cursor = tick(instance, cursor)[1]
-    assert texts(receiver)[-1].startswith("build_id does not agree: build_id 20191202: ")
+    assert texts(receiver)[-1].startswith(f"build_id does not agree: {SECOND}: ")
     assert tick(instance, cursor)[0].startswith("0 alarms told")
     assert len(texts(receiver)) == 5
 

@@ -1,6 +1,7 @@
 """`mozagg2bq tables`, `psql`, `dump`: the source's tables, a session, and dumps into folders."""
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -128,7 +129,9 @@ def _told(work: Path, tables: int, tell: Tell) -> Callable[[str], None]:
             begun += 1
             written = (_size(work) - before) / 1e6
             rate = written / max(time.monotonic() - started, 0.1)
-            tell(begun, f"{begun} of {tables} tables, {written:,.1f} MB, {rate:,.1f} MB/s")
+            done = re.search(r"[\d,]+ rows", message)
+            rows = f"{done[0]}, " if done else ""
+            tell(begun, f"{begun} of {tables} tables, {rows}{written:,.1f} MB, {rate:,.1f} MB/s")
 
     return hear
 

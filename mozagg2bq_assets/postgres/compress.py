@@ -50,6 +50,12 @@ class Compressor:
         if match := _FINISHED.search(message):
             self._begin(match[1])
 
+    @property
+    def rows(self) -> int:
+        """Rows of the files that are compressed by now."""
+        done = [future for future in list(self._begun.values()) if future.done()]
+        return sum(future.result().rows for future in done if future.exception() is None)
+
     def finish(self) -> dict[str, Attempt[CompressedFile]]:
         """What was made of each file, by dump id; DataError for one that is cut or has a row that is too long.
 

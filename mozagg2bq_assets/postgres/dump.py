@@ -160,8 +160,9 @@ class Dumper:
 
             def hear(message: str) -> None:
                 compress.hear(message)
-                of_all = f" ({next(begun)} of {len(tables)})" if message.startswith(TABLE_BEGUN) else ""
-                self.progress(message + of_all)
+                if message.startswith(TABLE_BEGUN):
+                    message += f" ({next(begun)} of {len(tables)}; {compress.rows:,} rows are done)"
+                self.progress(message)
 
             over = Event()
             with ThreadPoolExecutor(1) as pool:

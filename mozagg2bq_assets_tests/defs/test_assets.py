@@ -108,7 +108,7 @@ def test_the_log_of_a_run(pipeline: Pipeline) -> None:
         (line,) = [line for line in said if f" of 3 days, {day} {stage}: 250 rows, " in line]
         assert line.endswith(" s")
     (table,) = [line for line in said if line.startswith("pg_dump: ")]
-    assert table.endswith(" (1 of 12)")
+    assert table.endswith(" (1 of 12; 0 rows are done)")
     warned = [entry.user_message for entry in entries if entry.level == logging.WARNING]
     assert len(warned) == 3
     assert "the source has no rows of this day: nothing is stored or loaded" in warned[0]

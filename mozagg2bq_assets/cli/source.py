@@ -47,6 +47,8 @@ def tables(aggregate_type: AggregateType | None, days: DayRange | None, as_json:
     names = [table.name for table in map(SourceTable.parse, names) if table and (days is None or table.day in days)]
     if as_json:
         print_json(names)
+    elif not names:
+        click.echo("the source has no such tables", err=True)
     else:
         click.echo("".join(f"{name}\n" for name in names), nl=False)
 

@@ -54,9 +54,14 @@ class Partition:
 
 
 def remedy(partition: Partition, stage: Stage) -> str:
-    """What mends a stage of a partition, as the end of a message. The stages after it have to be
-    materialized too."""
-    return f"materialize {partition.aggregate_type}/{stage} of {partition.day}"
+    """What mends a stage of a partition, and so the stages after it, as the end of a message."""
+    return f"materialize {partition.aggregate_type}/{stage} of {partition.day}{then(stage)}"
+
+
+def then(stage: Stage) -> str:
+    """The stages that have to be materialized after that one, as the end of a sentence."""
+    later = list(Stage)[list(Stage).index(stage) + 1 :]
+    return f", then {' and '.join(later)}" if later else ""
 
 
 def days_by_type(partitions: Iterable[Partition]) -> dict[AggregateType, list[str]]:

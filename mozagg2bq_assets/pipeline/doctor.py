@@ -3,7 +3,8 @@
 If the dataset did not exist, it is made and not removed. Aborting an upload in parts is not tried.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -31,6 +32,15 @@ if TYPE_CHECKING:
 
 BUILD_ID = AggregateType.BUILD_ID
 PROBE_DAY = date(2000, 1, 1)
+READ = (
+    "GRANT USAGE ON SCHEMA public; and pg_read_all_data, or GRANT SELECT ON ALL TABLES IN SCHEMA public together with"
+    " ALTER DEFAULT PRIVILEGES for tables that come later"
+)
+_UNREADABLE = """
+    SELECT count(*), min(relname) FROM pg_catalog.pg_class
+    WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname = ANY(%s)
+        AND NOT has_table_privilege(oid, 'SELECT')
+"""
 
 
 @dataclass(frozen=True)
@@ -53,10 +63,14 @@ def examine_source(source: Postgres) -> Iterator[Finding]:
         def list_tables() -> None:
             with source.connect() as connection:
                 names = [name for each in AggregateType for name in list_names(connection, each)]
-                found.extend(sorted(filter(None, map(SourceTable.parse, names)), key=lambda table: table.day)[-1:])
+                tables = filter(None, map(SourceTable.parse, names))
+                found.extend(sorted(tables, key=lambda table: table.day))
 
         def read() -> None:
             with source.connect() as connection:
+                count, first = connection.execute(_UNREADABLE, [[table.name for table in found]]).fetchone() or (0, "")
+                if count:
+                    raise UserError(f"{count} tables cannot be read, {first} among them")
                 count_table(connection, _table(found).name)
                 connection.execute(
                     sql.SQL("LOCK TABLE ONLY public.{} IN ACCESS SHARE MODE").format(sql.Identifier(_table(found).name))
@@ -76,16 +90,16 @@ def examine_source(source: Postgres) -> Iterator[Finding]:
         yield from _examined(
             (
                 "PostgreSQL: connect, list tables",
-                "GRANT CONNECT ON DATABASE …, GRANT USAGE ON SCHEMA public",
+                "GRANT CONNECT ON DATABASE …",
                 list_tables,
             ),
-            ("PostgreSQL: count and lock a table", "GRANT SELECT ON ALL TABLES IN SCHEMA public", read),
+            ("PostgreSQL: count and lock a table", READ, read),
             ("PostgreSQL: read table_update_dates", "GRANT SELECT ON table_update_dates", updates),
-            ("PostgreSQL: snapshot, and pg_dump of a day", "GRANT SELECT, also by ALTER DEFAULT PRIVILEGES", dump),
+            ("PostgreSQL: snapshot, and pg_dump of a day", READ, dump),
         )
 
 
-def examine_lake(lake: Lake) -> Iterator[Finding]:
+def examine_lake(lake: Lake) -> Generator[Finding, None, None]:
     """Put, list, get and delete an object below the lake's prefix, and list incomplete uploads."""
     with scratch_folder() as folder:
         path = folder / "probe"
@@ -100,17 +114,17 @@ def examine_lake(lake: Lake) -> Iterator[Finding]:
             (folder / "back").mkdir()
             lake.download(f"{place}/probe", folder / "back", describe(path))
 
-        yield from _examined(
-            ("S3: store an object", "s3:PutObject", lambda: lake.upload([path], place)),
-            ("S3: list objects", "s3:ListBucket", is_listed),
-            ("S3: read an object", "s3:GetObject", fetch),
-            ("S3: list incomplete uploads", "s3:ListBucketMultipartUploads", lambda: list(lake.uploads(place))),
-            (
-                "S3: delete an object",
-                "s3:DeleteObject, s3:AbortMultipartUpload",
-                lambda: lake.delete([f"{place}/probe"]),
-            ),
-        )
+        def delete() -> None:
+            lake.delete([f"{place}/probe"])
+
+        with _cleaned_up(delete):
+            yield from _examined(
+                ("S3: store an object", "s3:PutObject", lambda: lake.upload([path], place)),
+                ("S3: list objects", "s3:ListBucket", is_listed),
+                ("S3: read an object", "s3:GetObject", fetch),
+                ("S3: list incomplete uploads", "s3:ListBucketMultipartUploads", lambda: list(lake.uploads(place))),
+                ("S3: delete an object", "s3:DeleteObject, s3:AbortMultipartUpload", delete),
+            )
 
 
 def examine_warehouse(warehouse: "Warehouse") -> Iterator[Finding]:
@@ -124,24 +138,32 @@ def examine_warehouse(warehouse: "Warehouse") -> Iterator[Finding]:
             if probe.count_partition(partition).total != 1:
                 raise DataError("a row that was loaded is not there")
 
-        yield from _examined(
-            (
-                "BigQuery: make a table",
-                "roles/bigquery.dataEditor on the dataset",
-                lambda: probe.ensure_table(BUILD_ID),
-            ),
-            (
-                "BigQuery: load a row",
-                "roles/bigquery.jobUser on the project",
-                lambda: probe.load(partition, path, f"mozagg2bq-doctor-{uuid4()}"),
-            ),
-            ("BigQuery: query it", "roles/bigquery.jobUser on the project, dataEditor on the dataset", count),
-            (
-                "BigQuery: drop the table",
-                "roles/bigquery.dataEditor on the dataset",
-                lambda: probe.drop_table(BUILD_ID),
-            ),
-        )
+        def drop() -> None:
+            probe.drop_table(BUILD_ID)
+
+        editor, user = "roles/bigquery.dataEditor on the dataset", "roles/bigquery.jobUser on the project"
+        with _cleaned_up(drop):
+            yield from _examined(
+                ("BigQuery: make a table", editor, lambda: probe.ensure_table(BUILD_ID)),
+                (
+                    "BigQuery: load a row",
+                    user,
+                    lambda: probe.load(partition, path, f"mozagg2bq-doctor-{uuid4()}"),
+                ),
+                ("BigQuery: query it", f"{user}, dataEditor on the dataset", count),
+                ("BigQuery: drop the table", editor, drop),
+            )
+
+
+@contextmanager
+def _cleaned_up(step: Callable[[], object]) -> Iterator[None]:
+    """Take the last step also where the command is ended before it, or nobody reads on."""
+    try:
+        yield
+    except BaseException:
+        with suppress(OperatorError):
+            step()
+        raise
 
 
 def _examined(*steps: Step) -> Iterator[Finding]:
@@ -154,15 +176,16 @@ def _examined(*steps: Step) -> Iterator[Finding]:
             if n == 0:
                 return
         except OperatorError as error:
-            yield Finding(tried, f"{error} (needs: {grant})")
+            yield Finding(tried, f"{error} (the step needs: {grant})")
         else:
             yield Finding(tried)
 
 
 def _table(found: list[SourceTable]) -> SourceTable:
+    """The latest."""
     if not found:
         raise UserError("the source shows no aggregate table to try it with")
-    return found[0]
+    return found[-1]
 
 
 def _write_row(path: Path, partition: Partition) -> None:

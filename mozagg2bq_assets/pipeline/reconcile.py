@@ -10,7 +10,7 @@ import psycopg
 from mozagg2bq_assets.errors import Attempt, OperatorError, one_line
 from mozagg2bq_assets.lake.manifest import DumpManifest, LoadManifest, ParquetManifest, StageManifest
 from mozagg2bq_assets.lake.store import MANIFEST, Lake
-from mozagg2bq_assets.model.partitions import DayRange, Stage, ds_nodash
+from mozagg2bq_assets.model.partitions import DayRange, Stage, ds_nodash, then
 from mozagg2bq_assets.model.tables import AggregateType, SourceTable
 from mozagg2bq_assets.pipeline.content import ContentCheck
 from mozagg2bq_assets.postgres.tables import count_table, list_names
@@ -90,7 +90,7 @@ class Report:
                 kinds.setdefault((difference.stage, difference.kind), []).append((day.day, difference))
         return [
             f"{_days([day for day, _ in found])}: {kind if len(found) > 1 else found[0][1]}: materialize"
-            f" {self.aggregate_type}/{stage}"
+            f" {self.aggregate_type}/{stage}{then(stage)}"
             for (stage, kind), found in kinds.items()
         ]
 
@@ -202,10 +202,11 @@ def _missing_objects(manifest: StageManifest, objects: Mapping[str, int]) -> Ite
     bad = []
     for file in manifest.files:
         key = f"{manifest.partition.ds_nodash}/{manifest.version}/{file.name}"
+        where = f"{manifest.of}/{manifest.aggregate_type}/{key}"
         if key not in objects:
-            bad.append(f"{manifest.of}/{key} is missing from the lake")
+            bad.append(f"{where} is missing from the lake")
         elif objects[key] != file.size:
-            bad.append(f"{manifest.of}/{key} has {objects[key]} bytes, its {MANIFEST} says {file.size}")
+            bad.append(f"{where} has {objects[key]} bytes, its {MANIFEST} says {file.size}")
     if bad:
         yield Difference(manifest.of, f"files of its {manifest.of} are missing or damaged", _some(bad))
 

@@ -45,6 +45,8 @@ def report_lines(report: Report) -> Iterator[str]:
     yield from (f"DIFFERS: {difference}" for difference in report.grouped)
     days, differing = len(report.days), len(report.differing)
     agree = "1 day agrees" if days == 1 else f"{days} days agree"
+    if empty := sum(not (day.source_tables or day.parquet_rows or day.bigquery_rows) for day in report.days):
+        agree += f", {empty} of them without rows"
     yield f"{report.aggregate_type}: {f'{differing} of {days} days differ' if differing else agree}"
 
 

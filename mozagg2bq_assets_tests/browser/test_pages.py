@@ -157,7 +157,9 @@ def a_red_check(page: Page, url: str, recent: Pipeline, days: DayRange) -> None:
     partitions_of_the_check(page)
     expect(page.get_by_text("Failed (1)")).to_be_visible()
     page.get_by_text(str(days.start), exact=True).first.click()
-    expect(page.get_by_text(f"is missing from the lake: materialize {TYPE}/parquet of {days.start}")).to_be_visible()
+    expect(
+        page.get_by_text(f"is missing from the lake: materialize {TYPE}/parquet of {days.start}, then")
+    ).to_be_visible()
     picture(page, "red-check")
 
 

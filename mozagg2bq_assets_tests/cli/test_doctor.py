@@ -4,6 +4,7 @@ import psycopg
 import pytest
 
 from mozagg2bq_assets.bigquery.warehouse import Warehouse
+from mozagg2bq_assets.pipeline.doctor import examine_lake
 from mozagg2bq_assets_tests.helpers.cli import run
 from mozagg2bq_assets_tests.helpers.proxies import Answer, HttpProxy, Request
 from mozagg2bq_assets_tests.helpers.runs import Pipeline
@@ -57,7 +58,7 @@ def test_source(
         administrator.execute(undo.encode())
     assert status == bool(tried)
     assert all(f"PostgreSQL: {what}" in line for what, line in zip(tried, fails(lines), strict=True))
-    assert all("(needs: GRANT" in line for line in fails(lines))
+    assert all("(the step needs: GRANT" in line for line in fails(lines))
 
 
 S3_GRANTS = {
@@ -75,7 +76,7 @@ def test_lake(pipeline: Pipeline, s3: HttpProxy, grant: str) -> None:
     s3.fail(10**6, S3_GRANTS[grant], Answer(403, b"<Error><Code>AccessDenied</Code></Error>"))
     status, lines, _ = doctor(AWS_ENDPOINT_URL=s3.url)
     assert status == 1
-    assert f"(needs: {grant}" in fails(lines)[0]
+    assert f"(the step needs: {grant}" in fails(lines)[0]
     assert all("S3: " in line for line in fails(lines))
 
 
@@ -95,6 +96,30 @@ def test_a_service_that_is_away(pipeline: Pipeline, name: str, value: str, servi
     assert line.startswith(f"FAILS  {service}: ")
     assert "needs:" not in line
     assert len({each.split()[1] for each in lines}) == 3
+
+
+def test_nobody_reads_on(pipeline: Pipeline) -> None:
+    """The object that it has stored is removed all the same."""
+    findings = examine_lake(pipeline.lake)
+    assert next(findings).problem is None
+    assert len(list(pipeline.lake.list(pipeline.lake.prefix))) == 1
+    findings.close()
+    assert list(pipeline.lake.list(pipeline.lake.prefix)) == []
+
+
+def test_some_tables_cannot_be_read(pipeline: Pipeline) -> None:
+    """Not the latest, but an older one: it is named."""
+    pipeline.source.execute("REVOKE pg_read_all_data FROM telemetry")
+    pipeline.source.execute("GRANT SELECT ON ALL TABLES IN SCHEMA public TO telemetry")
+    pipeline.source.execute("REVOKE SELECT ON build_id_nightly_73_20191201 FROM telemetry")
+    try:
+        status, lines, _ = doctor()
+    finally:
+        pipeline.source.execute("GRANT pg_read_all_data TO telemetry")
+    assert status == 1
+    (line,) = fails(lines)
+    assert "1 tables cannot be read, build_id_nightly_73_20191201 among them" in line
+    assert "ALTER DEFAULT PRIVILEGES" in line
 
 
 BIGQUERY_GRANTS: dict[str, tuple[str, str]] = {
@@ -118,4 +143,4 @@ def test_warehouse(pipeline: Pipeline, warehouse: Warehouse, service: HttpProxy,
     assert status == 1
     assert f"BigQuery: {step}: " in fails(lines)[0]
     assert "Access Denied" in fails(lines)[0]
-    assert "(needs: roles/bigquery." in fails(lines)[0]
+    assert "(the step needs: roles/bigquery." in fails(lines)[0]

@@ -19,7 +19,7 @@ from mozagg2bq_assets.errors import UserError
 from mozagg2bq_assets.lake.manifest import MANIFESTS, DumpManifest, ParquetManifest
 from mozagg2bq_assets.local import sample
 from mozagg2bq_assets.model.counts import ChannelCounts
-from mozagg2bq_assets.model.partitions import DayRange, Partition, Stage
+from mozagg2bq_assets.model.partitions import DayRange, Partition, Stage, remedy
 from mozagg2bq_assets.pipeline.reconcile import reconcile
 from mozagg2bq_assets.pipeline.source import open_source
 from mozagg2bq_assets.settings import read_postgres
@@ -141,7 +141,9 @@ def test_checks_alone_count_again(pipeline: Pipeline) -> None:
     assert len(checks(result)) == 9
     (red,) = [check for check in checks(result) if not check.passed]
     assert (red.asset_key.path[1], red.partition) == ("parquet", str(SECOND))
-    assert str(red.description).endswith(f" is missing from the lake: materialize build_id/parquet of {SECOND}")
+    assert str(red.description).endswith(
+        f" is missing from the lake: materialize build_id/parquet of {SECOND}, then bigquery_table"
+    )
 
 
 def test_twice_is_once(pipeline: Pipeline) -> None:
@@ -215,7 +217,7 @@ def test_table_that_cannot_be_read_costs_its_day_only(pipeline: Pipeline) -> Non
     reason = f"PostgreSQL: permission denied for table {table}"
     assert failure_of(result) == (f"{reason} ({SECOND}); 1 of 3 days of build_id failed: {AGAIN}")
     (red,) = [check for check in checks(result) if not check.passed]
-    assert red.description == f"{reason}; when that is mended, materialize build_id/raw_dump of {SECOND}"
+    assert red.description == f"{reason}; when that is mended, {remedy(Partition(TYPE, SECOND), Stage.RAW_DUMP)}"
     assert os.environ["POSTGRES_PASS"] not in str(result.all_events)
 
 
@@ -361,8 +363,8 @@ def test_reconciliation_names_what_is_off(pipeline: Pipeline) -> None:
     report = pipeline.reconcile()
     text = "\n".join(report.differences)
     assert "build_id 20191201: 223 rows in BigQuery, 250 in the Parquet file" in text
-    assert f"build_id 20191202: parquet/{'/'.join(parquet.split('/')[-3:])} is missing from the lake" in text
-    assert f"build_id 20191203: raw_dump/{'/'.join(dump.split('/')[-3:])} is missing from the lake" in text
+    assert f"build_id 20191202: parquet/build_id/{'/'.join(parquet.split('/')[-3:])} is missing from the lake" in text
+    assert f"build_id 20191203: raw_dump/build_id/{'/'.join(dump.split('/')[-3:])} is missing from the lake" in text
     assert "build_id 20191203: table build_id_esr_78_20191203 has 13 rows in the source, 0 in the dump" in text
     assert len(report.differences) == 4
     assert report.notes == ["build_id_nightly_73_20191201_old: not the name of an aggregate table"]
@@ -398,8 +400,10 @@ def test_reconciliation_runs_alone(pipeline: Pipeline) -> None:
     assert result.success
     (check,) = checks(result)
     assert not check.passed
-    assert str(check.description).startswith(f"{FIRST}: parquet/20191201/")
-    assert str(check.description).endswith(" is missing from the lake: materialize build_id/parquet")
+    assert str(check.description).startswith(f"{FIRST}: parquet/build_id/20191201/")
+    assert str(check.description).endswith(
+        " is missing from the lake: materialize build_id/parquet, then bigquery_table"
+    )
 
 
 def test_reconciliation_groups_what_is_alike(pipeline: Pipeline) -> None:
@@ -407,7 +411,8 @@ def test_reconciliation_groups_what_is_alike(pipeline: Pipeline) -> None:
     report = pipeline.reconcile()
     assert [len(day.differences) for day in report.days] == [1, 1, 1]
     assert report.grouped == [
-        f"3 days, {FIRST} to {THIRD}: in the source, and never ingested: materialize build_id/raw_dump"
+        f"3 days, {FIRST} to {THIRD}: in the source, and never ingested: materialize build_id/raw_dump, then"
+        " parquet and bigquery_table"
     ]
     assert pipeline.run().success
     for day in (FIRST, SECOND):

@@ -9,9 +9,9 @@ import pytest
 from mozagg2bq_assets.defs.assets import AGAIN
 from mozagg2bq_assets.lake.manifest import ParquetManifest
 from mozagg2bq_assets.model.counts import ChannelCounts
-from mozagg2bq_assets.model.partitions import Stage
+from mozagg2bq_assets.model.partitions import Partition, Stage, remedy
 from mozagg2bq_assets_tests.defs.test_assets import SECOND, one
-from mozagg2bq_assets_tests.helpers.runs import Pipeline, checks, failure_of
+from mozagg2bq_assets_tests.helpers.runs import TYPE, Pipeline, checks, failure_of
 
 AWAY = "127.0.0.1:1"
 
@@ -52,8 +52,9 @@ class Fault(NamedTuple):
     red: Mapping[Stage, str]
 
 
-AGAIN_BY_STAGE = {stage: f"; when that is mended, materialize build_id/{stage} of {SECOND}" for stage in Stage}
-MAKE_DUMP, MAKE_PARQUET = (f": materialize build_id/{stage} of {SECOND}" for stage in (Stage.RAW_DUMP, Stage.PARQUET))
+AGAIN_BY_STAGE = {stage: f"; when that is mended, {remedy(Partition(TYPE, SECOND), stage)}" for stage in Stage}
+MAKE_DUMP = f": materialize build_id/raw_dump of {SECOND}, then parquet and bigquery_table"
+MAKE_PARQUET = f": materialize build_id/parquet of {SECOND}, then bigquery_table"
 FAULTS = {
     "an object is missing": Fault(
         lose_parquet,

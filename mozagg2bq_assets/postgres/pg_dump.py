@@ -1,11 +1,11 @@
 """Run pg_dump as a process: build its arguments, read its messages, and end it on request."""
 
-import ctypes
 import os
 import re
 import shutil
 import signal
 import subprocess
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -24,6 +24,15 @@ DEADLINE_SECONDS = 4 * 3600
 # How long pg_dump may take to end its sessions on the server, before it is killed.
 END_SECONDS = 5
 
+# Asks the kernel to end this process when its parent ends, and becomes pg_dump. As a `preexec_fn` of ours it could wait
+# for ever: after the fork of a process with threads, no thread is left that would give back a lock.
+_END_WITH_PARENT = """
+import ctypes, os, signal, sys
+PR_SET_PDEATHSIG = 1
+ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+
 # Its leader and its workers write to one pipe, in pieces, so that a message may begin in the midst of a line.
 _ERROR = re.compile(r"(?:error|detail|hint): .*")
 # A whole statement, which says nothing that the error does not.
@@ -39,9 +48,6 @@ _LOST = (
     "conflict with recovery",
     "the database system is",
 )
-
-_PDEATHSIG = 1  # PR_SET_PDEATHSIG of Linux' prctl
-_libc = ctypes.CDLL(None)
 
 
 def run_pg_dump(
@@ -118,20 +124,18 @@ def _patterns(partitions: Iterable[Partition]) -> list[str]:
 
 
 def _start(command: list[str], source: Postgres) -> subprocess.Popen[str]:
-    try:
-        return subprocess.Popen(
-            command,
-            env=source.environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            preexec_fn=_end_with_parent,
-            process_group=0,  # of its own, so that its workers can be ended too
-        )
-    except FileNotFoundError:
-        raise UserError("pg_dump is not on PATH: install PostgreSQL's client tools, as new as the server") from None
+    if shutil.which(command[0]) is None:
+        raise UserError("pg_dump is not on PATH: install PostgreSQL's client tools, as new as the server")
+    return subprocess.Popen(
+        (sys.executable, "-I", "-S", "-c", _END_WITH_PARENT, *command),
+        env=source.environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        process_group=0,  # of its own, so that its workers can be ended too
+    )
 
 
 def _end(process: subprocess.Popen[str]) -> None:
@@ -158,8 +162,3 @@ def _failure(status: int, errors: str) -> TransientError | UserError:
         return TransientError(f"pg_dump failed: {DISK_IS_FULL}")
     passing = any(text in errors for text in _LOST)
     return (TransientError if passing else UserError)(f"pg_dump failed: {brief(errors) or f'exit status {status}'}")
-
-
-def _end_with_parent() -> None:
-    """In the new process, before it becomes pg_dump: ask the kernel to end it when its parent ends."""
-    _libc.prctl(_PDEATHSIG, signal.SIGTERM)

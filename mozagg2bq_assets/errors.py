@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TypeAlias, TypeVar
 
 REASON_CHARACTERS = 140
+LISTED = 2
 
 
 def one_line(text: str) -> str:
@@ -21,6 +22,12 @@ def brief(text: str, characters: int = REASON_CHARACTERS) -> str:
     """
     line = one_line(" ".join(re.sub(r"(https?://[^\s?]+)\?[^\s'\"]*", r"\1", text).split()))
     return line if len(line) <= characters else f"{line[: characters - 1]}…"
+
+
+def some(items: Sequence[str]) -> str:
+    """The first two of them, and how many others there are."""
+    more = f", and {len(items) - LISTED} more" if len(items) > LISTED else ""
+    return ", ".join(items[:LISTED]) + more
 
 
 class OperatorError(Exception):

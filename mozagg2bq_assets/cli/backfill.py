@@ -9,9 +9,9 @@ import click
 
 from mozagg2bq_assets.cli.dagster_client import DagsterClient, Progress, kind
 from mozagg2bq_assets.cli.options import (
-    QUIET,
     days_options,
     debug_option,
+    is_quiet,
     json_option,
     print_json,
     quiet_option,
@@ -116,7 +116,7 @@ def _show_progress(client: DagsterClient, id_: str) -> Progress:
         for state in chain([first], states):
             # On lines of their own: beside the bar a terminal has no room for them.
             for days in state.running:
-                if days not in begun and not click.get_current_context().meta.get(QUIET):
+                if days not in begun and not is_quiet():
                     _say(f"running {days}")
             begun.update(state.running)
             rate = max(state.rows - first.rows, 0) / max(monotonic() - started, 1)

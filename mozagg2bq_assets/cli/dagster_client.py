@@ -12,8 +12,9 @@ from mozagg2bq_assets.cli import graphql
 from mozagg2bq_assets.cli.graphql import Webserver
 from mozagg2bq_assets.cli.outcomes import ENDED_RUN, Outcome, RunEvents, RunState
 from mozagg2bq_assets.errors import UserError
-from mozagg2bq_assets.model.partitions import RANGE_END, RANGE_START, DayRange, Partition, Stage
+from mozagg2bq_assets.model.partitions import DayRange, Partition, Stage
 from mozagg2bq_assets.model.tables import AggregateType
+from mozagg2bq_assets.model.tags import RANGE_END, RANGE_START, RETRIED_AS, WILL_RETRY
 from mozagg2bq_assets.patience import Patience
 
 POLL_SECONDS = 2.0
@@ -23,8 +24,6 @@ CANCEL_SECONDS = 60.0
 
 # Dagster's own job of all assets; the page launches it too.
 _ASSET_JOB = "__ASSET_JOB"
-# Tags of a run: that Dagster will repeat it by itself, and the id of the run that repeats it.
-_WILL_RETRY, _RETRIED_AS = "dagster/will_retry", "dagster/auto_retry_run_id"
 
 
 @dataclass(frozen=True)
@@ -206,9 +205,9 @@ class DagsterClient:
     def _run_state(self, run_id: str) -> _State:
         """The state of a run and of those by which Dagster has repeated it after its process was killed."""
         runs = [RunState.of(self._webserver.ask(graphql.RUN, id=run_id))]
-        while again := runs[-1].tags.get(_RETRIED_AS):
+        while again := runs[-1].tags.get(RETRIED_AS):
             runs.append(RunState.of(self._webserver.ask(graphql.RUN, id=again)))
-        status = "QUEUED" if runs[-1].tags.get(_WILL_RETRY) == "true" else runs[-1].status
+        status = "QUEUED" if runs[-1].tags.get(WILL_RETRY) == "true" else runs[-1].status
         return _State(status, runs, len(runs[0].partitions), None)
 
 

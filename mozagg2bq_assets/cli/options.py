@@ -89,6 +89,11 @@ def _set_quiet(context: click.Context, _: click.Parameter, quiet: bool) -> None:
     context.meta[QUIET] = quiet
 
 
+def is_quiet() -> bool:
+    """Whether the command that runs was given `--quiet`."""
+    return bool(click.get_current_context().meta.get(QUIET))
+
+
 quiet_option = click.option(
     "--quiet", is_flag=True, expose_value=False, callback=_set_quiet, help="Do not show how far it is."
 )

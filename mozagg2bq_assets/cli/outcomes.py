@@ -6,10 +6,9 @@ from datetime import date, timedelta
 from typing import Any
 
 from mozagg2bq_assets.cli.graphql import EVENTS, Webserver
-from mozagg2bq_assets.model.partitions import RANGE_END, RANGE_START, DayRange, Partition, Stage
+from mozagg2bq_assets.model.partitions import DayRange, Partition, Stage
 from mozagg2bq_assets.model.tables import AggregateType
-
-ONE_PARTITION = "dagster/partition"
+from mozagg2bq_assets.model.tags import ONE_PARTITION, RANGE_END, RANGE_START, ROWS_LABEL
 
 ENDED_RUN = ("SUCCESS", "FAILURE", "CANCELED")
 
@@ -94,7 +93,7 @@ class RunEvents:
         match event["__typename"]:
             case "MaterializationEvent" if event["assetKey"]["path"][-1] == Stage.BIGQUERY_TABLE:
                 rows = {entry["label"]: entry.get("intValue") for entry in event["metadataEntries"]}
-                self.outcomes[_partition(event)] = Outcome(rows["dagster/partition_row_count"])
+                self.outcomes[_partition(event)] = Outcome(rows[ROWS_LABEL])
             case "AssetCheckEvaluationEvent" if _failed(verdict := event["evaluation"]):
                 self.outcomes[_partition(verdict)] = Outcome(reason=verdict["description"])
             case "ExecutionStepFailureEvent":

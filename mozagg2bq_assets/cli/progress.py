@@ -7,7 +7,7 @@ from threading import Event, Thread
 
 import click
 
-from mozagg2bq_assets.cli.options import QUIET
+from mozagg2bq_assets.cli.options import is_quiet
 
 LINE_SECONDS = 10.0
 
@@ -18,7 +18,7 @@ Tell = Callable[[float, str], None]
 @contextmanager
 def progress(what: str, total: float | None = None) -> Iterator[Tell]:
     """Show how far `what` is, for as long as the block lasts. Without a total there is no bar, only what is said."""
-    if click.get_current_context().meta.get(QUIET):
+    if is_quiet():
         yield lambda done, text: None
     elif sys.stderr.isatty():
         with _bar(what, total) as tell:

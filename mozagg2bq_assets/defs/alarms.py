@@ -29,8 +29,8 @@ from mozagg2bq_assets.defs.late_data import compare, loaded, short
 from mozagg2bq_assets.defs.resources import LakeResource, PostgresResource
 from mozagg2bq_assets.errors import OperatorError, TransientError, UserError, brief
 from mozagg2bq_assets.lake.manifest import LoadManifest
-from mozagg2bq_assets.model.partitions import RANGE_START
 from mozagg2bq_assets.model.tables import AggregateType
+from mozagg2bq_assets.model.tags import ONE_PARTITION, RANGE_START, WILL_RETRY
 from mozagg2bq_assets.settings import AlarmSettings
 
 INTERVAL_SECONDS = 300
@@ -40,7 +40,6 @@ LATE_HOURS = 24
 SILENT_HOURS = 36
 REMEMBERED_DAYS = 60
 CAUSE_CHARACTERS = 600
-WILL_RETRY_TAG = "dagster/will_retry"
 
 
 class Alarm(NamedTuple):
@@ -113,8 +112,8 @@ def _failed_runs(instance: DagsterInstance, memory: Memory) -> Iterator[Alarm]:
         run = record.dagster_run
         page = f"/runs/{run.run_id}"
         if run.status is DagsterRunStatus.FAILURE:
-            if run.tags.get(WILL_RETRY_TAG) != "true":
-                days = run.tags.get(RANGE_START) or run.tags.get("dagster/partition") or ""
+            if run.tags.get(WILL_RETRY) != "true":
+                days = run.tags.get(RANGE_START) or run.tags.get(ONE_PARTITION) or ""
                 remedy = "see the run, mend the cause, and re-execute it from failure"
                 yield Alarm(
                     f"run {run.run_id}",

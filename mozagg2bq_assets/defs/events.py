@@ -31,6 +31,7 @@ from mozagg2bq_assets.lake.manifest import DamagedVersion
 from mozagg2bq_assets.model.counts import Counts
 from mozagg2bq_assets.model.partitions import Partition, Stage, remedy
 from mozagg2bq_assets.model.tables import SourceTable
+from mozagg2bq_assets.model.tags import ROWS_LABEL
 from mozagg2bq_assets.pipeline.reconcile import DayReport
 from mozagg2bq_assets.pipeline.result import StageResult
 
@@ -127,7 +128,7 @@ def _metadata(result: StageResult) -> dict[str, Any]:
     metadata: dict[str, Any] = {
         # First, as the page of a partition begins with its metadata, and has no description.
         **({"warning": result.warning} if result.warning else {}),
-        "dagster/partition_row_count": result.rows.total,
+        ROWS_LABEL: result.rows.total,
         "MB": result.megabytes,
         "seconds": round(result.seconds, 3),
     }

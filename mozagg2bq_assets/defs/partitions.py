@@ -6,8 +6,9 @@ from datetime import date, timedelta
 from dagster import AssetPartitionStatus, DagsterInstance, DailyPartitionsDefinition
 
 from mozagg2bq_assets.defs.keys import stage_key
-from mozagg2bq_assets.model.partitions import RANGE_END, RANGE_START, DayRange, Partition, Stage
+from mozagg2bq_assets.model.partitions import DayRange, Partition, Stage
 from mozagg2bq_assets.model.tables import AggregateType
+from mozagg2bq_assets.model.tags import RANGE_END, RANGE_START
 
 
 def daily_partitions(start: date) -> DailyPartitionsDefinition:

@@ -19,11 +19,11 @@ from mozagg2bq_assets.model.updates import SourceState
 
 
 class DamagedVersion(DataError):
-    """A version in the lake that is not as it was committed: a manifest or a file of `stage`."""
+    """A version in the lake that is not as it was committed: `what` is wrong with a manifest or a file of `stage`."""
 
     def __init__(self, what: str, partition: Partition, stage: Stage) -> None:
         super().__init__(f"{what}: {remedy(partition, stage)}")
-        self.stage = stage
+        self.what, self.stage = what, stage
 
 
 class _Model(BaseModel):

@@ -9,10 +9,6 @@ from enum import StrEnum
 from mozagg2bq_assets.errors import UserError
 from mozagg2bq_assets.model.tables import AggregateType, SourceTable
 
-# Dagster's tags of a run that takes a range of partitions: the first and the last.
-RANGE_START = "dagster/asset_partition_range_start"
-RANGE_END = "dagster/asset_partition_range_end"
-
 
 class Stage(StrEnum):
     """A stage of a partition, in the order of the pipeline."""

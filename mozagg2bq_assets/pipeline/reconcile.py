@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from mozagg2bq_assets.errors import Attempt, OperatorError, one_line
-from mozagg2bq_assets.lake.manifest import DumpManifest, LoadManifest, ParquetManifest, StageManifest
+from mozagg2bq_assets.errors import Attempt, OperatorError, one_line, some
+from mozagg2bq_assets.lake.manifest import DamagedVersion, DumpManifest, LoadManifest, ParquetManifest, StageManifest
 from mozagg2bq_assets.lake.store import MANIFEST, Lake
 from mozagg2bq_assets.model.partitions import DayRange, Stage, ds_nodash, then
 from mozagg2bq_assets.model.tables import AggregateType, SourceTable
@@ -24,7 +24,6 @@ DAYS_AT_ONCE = 100
 # The source's rows of these days are counted even where there is a dump: earlier days seldom change, and counting reads
 # whole tables.
 RECENT_DAYS = 7
-LISTED = 2
 
 
 @dataclass(frozen=True)
@@ -195,7 +194,8 @@ def _compare(
 
 
 def _damaged(error: OperatorError, stage: Stage) -> Difference:
-    return Difference(stage, f"the manifest of its {stage} cannot be read", str(error))
+    said = error.what if isinstance(error, DamagedVersion) else str(error)  # the report adds the remedy by itself
+    return Difference(stage, f"the manifest of its {stage} cannot be read", said)
 
 
 def _missing_objects(manifest: StageManifest, objects: Mapping[str, int]) -> Iterator[Difference]:
@@ -208,14 +208,14 @@ def _missing_objects(manifest: StageManifest, objects: Mapping[str, int]) -> Ite
         elif objects[key] != file.size:
             bad.append(f"{where} has {objects[key]} bytes, its {MANIFEST} says {file.size}")
     if bad:
-        yield Difference(manifest.of, f"files of its {manifest.of} are missing or damaged", _some(bad))
+        yield Difference(manifest.of, f"files of its {manifest.of} are missing or damaged", some(bad))
 
 
 def _source_to_dump(source: Mapping[str, int | None], dump: DumpManifest | None) -> Iterator[Difference]:
     if dump is None:
         if any(rows != 0 for rows in source.values()):
             what = "in the source, and never ingested"
-            yield Difference(Stage.RAW_DUMP, what, f"{len(source)} tables are {what}: {_some(list(source))}")
+            yield Difference(Stage.RAW_DUMP, what, f"{len(source)} tables are {what}: {some(list(source))}")
         return
     lines = []
     for name, rows in source.items():
@@ -224,7 +224,7 @@ def _source_to_dump(source: Mapping[str, int | None], dump: DumpManifest | None)
         elif rows is not None and rows != dump.rows.get(name, 0):
             lines.append(f"table {name} has {rows} rows in the source, {dump.rows.get(name, 0)} in the dump")
     if lines:
-        yield Difference(Stage.RAW_DUMP, "the source has changed since the dump", _some(lines))
+        yield Difference(Stage.RAW_DUMP, "the source has changed since the dump", some(lines))
 
 
 def _dump_to_parquet(
@@ -266,12 +266,6 @@ def _parquet_to_bigquery(
         yield Difference(stage, "nothing in the lake says which Parquet file BigQuery's rows are of")
     elif file and isinstance(load, LoadManifest) and load.details.parquet != file.version:
         yield Difference(stage, "BigQuery has the rows of an earlier Parquet file")
-
-
-def _some(lines: Sequence[str]) -> str:
-    """The first of them, and the number of the others."""
-    more = f", and {len(lines) - LISTED} more" if len(lines) > LISTED else ""
-    return ", ".join(lines[:LISTED]) + more
 
 
 def _days(days: Sequence[date]) -> str:

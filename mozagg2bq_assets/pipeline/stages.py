@@ -9,7 +9,7 @@ counts differ).
 import re
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from mozagg2bq_assets.errors import DataError, HeldBack
+from mozagg2bq_assets.errors import DataError, HeldBack, some
 from mozagg2bq_assets.lake.manifest import (
     AnyManifest,
     DumpDetails,
@@ -68,7 +68,7 @@ class Stages:
         )
         if shrunk := [*_smaller(before.rows, dump.rows), *(f"{name} is gone" for name in now.lost_since(known))]:
             raise HeldBack(
-                f"held back, as the day has shrunk: {_some(shrunk)}; the version before is kept: to store the"
+                f"held back, as the day has shrunk: {some(shrunk)}; the version before is kept: to store the"
                 " day as it is in the source now, run it with accept_shrink in the run's config"
             )
         if trimmed := now.trimmed_since(known):
@@ -261,12 +261,6 @@ def _smaller(before: Mapping[str, int], now: Mapping[str, int]) -> Iterator[str]
     for name, rows in now.items():
         if rows < before.get(name, 0):
             yield f"{name} had {before[name]} rows and has {rows}"
-
-
-def _some(lines: Sequence[str]) -> str:
-    """The first two, and how many others there are."""
-    more = f", and {len(lines) - 2} more" if len(lines) > 2 else ""
-    return ", ".join(lines[:2]) + more
 
 
 def _version_of(tool: str) -> str:

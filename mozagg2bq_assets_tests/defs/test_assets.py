@@ -406,6 +406,15 @@ def test_reconciliation_runs_alone(pipeline: Pipeline) -> None:
     )
 
 
+def test_reconciliation_says_a_remedy_once(pipeline: Pipeline) -> None:
+    """The error of a damaged manifest ends with one too."""
+    assert pipeline.run(one(FIRST)).success
+    pipeline.flip_bit(Stage.PARQUET, f"{FIRST:%Y%m%d}/manifest.json", FIRST)
+    (line,) = [line for line in pipeline.reconcile(one(FIRST)).grouped if "damaged manifest" in line]
+    assert line.endswith(": materialize build_id/parquet, then bigquery_table")
+    assert line.count("materialize") == 1
+
+
 def test_reconciliation_groups_what_is_alike(pipeline: Pipeline) -> None:
     """Days that were never ingested are one line, and so are days whose tables the source has dropped."""
     report = pipeline.reconcile()

@@ -17,7 +17,7 @@ from dagster import (
 from mozagg2bq_assets.defs.keys import UP_TO_DATE, job_name, source_key
 from mozagg2bq_assets.defs.late_data import LATE_TAG
 from mozagg2bq_assets.defs.partitions import range_tags
-from mozagg2bq_assets.model.partitions import RANGE_END, RANGE_START
+from mozagg2bq_assets.model.tags import RANGE_END, RANGE_START
 from mozagg2bq_assets_tests.helpers.runs import DAYS, TYPE, Pipeline, merge, schedule_context
 
 FIRST, SECOND, THIRD = DAYS

@@ -23,8 +23,9 @@ from hypothesis import settings
 from mozagg2bq_assets.defs.keys import job_name, stage_key
 from mozagg2bq_assets.defs.partitions import range_tags
 from mozagg2bq_assets.local import sample
-from mozagg2bq_assets.model.partitions import RANGE_END, RANGE_START, DayRange, Partition, Stage
+from mozagg2bq_assets.model.partitions import DayRange, Partition, Stage
 from mozagg2bq_assets.model.tables import AggregateType
+from mozagg2bq_assets.model.tags import RANGE_END, RANGE_START
 from mozagg2bq_assets.pipeline.reconcile import reconcile
 from mozagg2bq_assets_tests.helpers import alarms
 from mozagg2bq_assets_tests.helpers.proxies import HttpProxy

@@ -48,7 +48,7 @@ bench: install .venv-dlt/installed
 	.venv-dlt/bin/pip install --quiet $(DLT)
 	touch $@
 
-# What executors need that have Python and nothing of ours: SPARK_ARCHIVE names it.
+# All that an executor with only Python needs: SPARK_ARCHIVE names it.
 spark-archive: install
 	rm -rf build dist/executors.zip
 	$(BIN)/pip install --quiet --no-deps --target build/executors .
@@ -60,7 +60,7 @@ spark-archive: install
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-# Those of the pages, made anew by the browser test.
+# The pictures of the pages, made anew by the browser test.
 pictures: install
 	PICTURES=docs/pictures $(BIN)/pytest -n0 mozagg2bq_assets_tests/browser
 

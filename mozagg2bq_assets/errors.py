@@ -50,6 +50,7 @@ class TransientError(OperatorError):
 
 # As other programs say it.
 NO_SPACE = "No space left on device"
+# As we say it.
 TOTAL_IS_TOO_LARGE = "a total is beyond 64 bits: ask for fewer rows"
 DISK_IS_FULL = "the disk is full: free some room, or use another disk, by TMPDIR or a command's --output-dir"
 MEMORY_IS_SHORT = "there is not enough memory: stop other programs on this machine, or use a larger one"
@@ -88,7 +89,7 @@ class CountMismatch(DataError):
         self.where, self.rows = where, rows
 
     def __reduce__(self) -> tuple[type, tuple[str, Sequence[tuple[str, int, int]]]]:
-        """For Spark, whose executors pickle it: an exception is made anew with its text alone otherwise."""
+        """For Spark, which pickles it: by default an exception is made anew from its text alone."""
         return type(self), (self.where, self.rows)
 
 

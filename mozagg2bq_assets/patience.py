@@ -29,8 +29,8 @@ class Patience:
     def call(self, step: Callable[[], Value]) -> Value:
         """Return what the step returns.
 
-        It is called again after TransientError, and when the disk was full. Raises the step's last error, translated by
-        `machine_errors`, and Cancelled if a pause is ended.
+        It is called again after TransientError, also one that `machine_errors` makes, as of a full disk. Raises the
+        step's last error, translated so, and Cancelled if a pause is ended.
         """
         retrying = Retrying(
             retry=retry_if_exception_type(TransientError),

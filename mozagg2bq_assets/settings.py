@@ -141,7 +141,7 @@ class BigQuerySettings(Settings):
 
 
 class SparkSettings(Settings):
-    """The cluster, and the package with all it needs where the executors do not have it."""
+    """The cluster, and the archive to send where the executors lack this package."""
 
     master: str = Field("local[*]", validation_alias="SPARK_MASTER", description="The cluster, as Spark names it.")
     archive: FilePath | None = Field(
@@ -192,7 +192,7 @@ class RunSettings(Settings):
         7,
         ge=1,
         validation_alias="INGEST_LAG_DAYS",
-        description="How many days, the last being yesterday, the daily schedule ingests while they are not loaded.",
+        description="How many days up to yesterday the daily schedule checks; it ingests those that are not loaded.",
     )
     source_grace_hours: float = Field(
         48,

@@ -19,7 +19,7 @@ from hypothesis import settings
 from mozagg2bq_assets.bigquery.warehouse import Warehouse, open_warehouse
 from mozagg2bq_assets.errors import UserError
 from mozagg2bq_assets.lake.store import Lake
-from mozagg2bq_assets.local.stack import Stack, running_stack
+from mozagg2bq_assets.local.stack import ROOT, Stack, running_stack
 from mozagg2bq_assets.pipeline.source import open_source
 from mozagg2bq_assets.postgres.connection import Postgres
 from mozagg2bq_assets.settings import BigQuerySettings, LakeSettings, SparkSettings, read_postgres
@@ -42,8 +42,22 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# These take minutes, and begin first: else a worker would be alone with one of them at the end.
+LONGEST = (
+    "spark/test_spark",
+    "cli/test_backfill",
+    "parquet/test_rows",
+    "faults/test_outages",
+    "faults/test_months",
+    "docs/test_commands",
+    "browser/test_pages",
+)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what asks for no server as `unit`, and what is not marked `stress` of the rest as `integration`."""
+    order = {ROOT / "mozagg2bq_assets_tests" / f"{name}.py": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path, len(order)))
     for item in items:
         needs_server = "stack" in getattr(item, "fixturenames", ())
         if item.get_closest_marker("stress") is None and item.get_closest_marker("integration") is None:

@@ -173,12 +173,12 @@ class DagsterClient:
         )
 
     def _outcomes(self, runs: Sequence[RunState]) -> dict[Partition, Outcome]:
-        """Those of each partition, whichever run has said it: what a run has loaded, no other run undoes."""
+        """Each partition's outcome, from whichever run: what a run has loaded, no other run undoes."""
         found = [item for run in runs for item in self._events[run.id].outcomes.items()]
         return dict(sorted(found, key=lambda item: item[1].reason is None))
 
     def _unsaid(self, runs: Sequence[RunState]) -> dict[Partition, Outcome]:
-        """Failures of partitions that their run has said nothing of, as it was killed or could not begin."""
+        """A failure for each partition of failed runs: for those that a run, as it was killed, said nothing of."""
         return {
             partition: Outcome(reason=self._events[run.id].reason(partition))
             for run in runs

@@ -1,16 +1,11 @@
 """`mozagg2bq lake`: the versions of the lake's days, and what is in it beside them."""
 
-import sys
 from collections.abc import Iterator
-from datetime import date
 from typing import Any
-from uuid import uuid4
 
 import click
 
-from mozagg2bq_assets.bigquery.warehouse import open_warehouse
 from mozagg2bq_assets.cli.options import (
-    DayParameter,
     days_options,
     debug_option,
     json_option,
@@ -24,14 +19,11 @@ from mozagg2bq_assets.errors import DataError, OperatorError
 from mozagg2bq_assets.lake.leftovers import StoredVersion, find_leftovers
 from mozagg2bq_assets.lake.manifest import MANIFESTS, StageManifest
 from mozagg2bq_assets.lake.store import Lake
-from mozagg2bq_assets.lake.versions import complete_versions, restore_version
-from mozagg2bq_assets.lake.writer import LakeWriter
+from mozagg2bq_assets.lake.versions import complete_versions
 from mozagg2bq_assets.model.partitions import DayRange, Partition
-from mozagg2bq_assets.model.runs import Run
 from mozagg2bq_assets.model.tables import AggregateType
-from mozagg2bq_assets.pipeline.stages import Stages
 from mozagg2bq_assets.scratch import scratch_folder
-from mozagg2bq_assets.settings import BigQuerySettings, LakeSettings, RunSettings, check_all
+from mozagg2bq_assets.settings import LakeSettings, RunSettings
 
 
 @click.command()
@@ -98,16 +90,19 @@ def list_(aggregate_type: AggregateType | None, days: DayRange, as_json: bool) -
 
     The current one has a star.
     """
-    versions = _versions(Lake(LakeSettings.read()), aggregate_type, days)
+    bad = list[DataError]()
+    versions = _versions(Lake(LakeSettings.read()), aggregate_type, days, bad)
     if as_json:
         print_json([_version(manifest) | {"current": is_current} for manifest, is_current in versions])
-        return
-    for manifest, is_current in versions:
-        click.echo(
-            f"{'*' if is_current else ' '} {manifest.of:<15}{manifest.partition} {manifest.version}:"
-            f" {manifest.rows.total:,} rows, {manifest.total_size / 1e6:,.1f} MB, committed"
-            f" {manifest.committed_at:%Y-%m-%d %H:%M} UTC by run {manifest.run.run_id}"
-        )
+    else:
+        for manifest, is_current in versions:
+            click.echo(
+                f"{'*' if is_current else ' '} {manifest.of:<15}{manifest.partition} {manifest.version}:"
+                f" {manifest.rows.total:,} rows, {manifest.total_size / 1e6:,.1f} MB, committed"
+                f" {manifest.committed_at:%Y-%m-%d %H:%M} UTC by run {manifest.run.run_id}"
+            )
+    if bad:
+        raise DataError(f"{len(bad)} versions are not listed, as their manifests are damaged: {bad[0]}")
 
 
 @click.command()
@@ -118,47 +113,22 @@ def list_(aggregate_type: AggregateType | None, days: DayRange, as_json: bool) -
 @debug_option
 def verify(aggregate_type: AggregateType | None, days: DayRange, as_json: bool) -> None:
     """Read and check every file of the versions of some days."""
-    lake, good, bad = Lake(LakeSettings.read()), 0, list[str]()
+    lake, good, bad = Lake(LakeSettings.read()), 0, list[DataError]()
     with progress("reading") as tell:
-        for manifest, _ in _versions(lake, aggregate_type, days):
+        for manifest, _ in _versions(lake, aggregate_type, days, bad):
             tell(0, f"{manifest.of} of {manifest.partition}; {good} files so far")
             with scratch_folder() as folder:
                 try:
                     good += len(lake.fetch(manifest, folder / "files"))
                 except DataError as error:
-                    bad.append(str(error))
+                    bad.append(error)
     if as_json:
-        print_json({"files": good, "damaged": bad})
+        print_json({"files": good, "damaged": [str(error) for error in bad]})
     else:
         click.echo("".join(f"DAMAGED: {error}\n" for error in bad), nl=False)
         click.echo(f"{good} files are as their manifests say")
     if bad:
         raise DataError(f"{len(bad)} versions are damaged: materialize those days again, or restore an earlier version")
-
-
-@click.command()
-@type_option(required=True)
-@click.option("--date", "day", type=DayParameter(), required=True, help="Restore this day.")
-@click.option("--version", help="The version of its Parquet file; by default the newest that is not current.")
-@json_option
-@quiet_option
-@debug_option
-def restore(aggregate_type: AggregateType, day: date, version: str | None, as_json: bool) -> None:
-    """Make an earlier version of a day current again, and load it.
-
-    Its dump becomes current too, if it is kept. The sensor for late data would ingest the day again: turn it off first.
-    """
-    check_all(LakeSettings, BigQuerySettings)
-    lake, warehouse = Lake(LakeSettings.read()), open_warehouse(BigQuerySettings.read())
-    partition = Partition(aggregate_type, day)
-    parquet = restore_version(lake, partition, version)
-    writer = LakeWriter(lake, Run(f"restore-{uuid4()}", "restore"), lambda _: None, versions=sys.maxsize)
-    with scratch_folder() as folder, progress("loading"):
-        result = Stages(writer).load(warehouse, partition, None, folder)
-    if as_json:
-        print_json({"partition": result.location, "rows": result.rows.total, "version": parquet.version})
-    else:
-        click.echo(f"{result.location}: {result.rows.total:,} rows of version {parquet.version}")
 
 
 def _version(manifest: StageManifest) -> dict[str, Any]:
@@ -174,9 +144,15 @@ def _version(manifest: StageManifest) -> dict[str, Any]:
     }
 
 
-def _versions(lake: Lake, aggregate_type: AggregateType | None, days: DayRange) -> Iterator[tuple[StageManifest, bool]]:
-    """The complete versions of some days, and whether each is current."""
+def _versions(
+    lake: Lake, aggregate_type: AggregateType | None, days: DayRange, bad: list[DataError]
+) -> Iterator[tuple[StageManifest, bool]]:
+    """The complete versions of some days, and whether each is current; what is wrong with others goes to `bad`."""
     for each in types(aggregate_type):
         for day in days:
             for kind in MANIFESTS:
-                yield from complete_versions(lake, kind, Partition(each, day))
+                for attempt, is_current in complete_versions(lake, kind, Partition(each, day)):
+                    if isinstance(attempt, DataError):
+                        bad.append(attempt)
+                    else:
+                        yield attempt, is_current

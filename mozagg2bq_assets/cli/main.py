@@ -86,7 +86,7 @@ def main() -> None:
         signal.signal(number, signal.default_int_handler)
 
 
-@main.group(cls=LazyGroup, files=dict.fromkeys(("list", "verify", "restore", "clean"), "lake"))
+@main.group(cls=LazyGroup, files={"list": "lake", "verify": "lake", "restore": "restore", "clean": "lake"})
 @debug_option
 def lake() -> None:
     """Look after what the lake holds."""

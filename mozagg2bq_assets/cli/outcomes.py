@@ -86,7 +86,7 @@ class RunEvents:
         self.over = run.ended
 
     def reason(self, partition: Partition) -> str:
-        """Why a partition has failed that nothing was said of."""
+        """Why a partition that the run said nothing of has failed."""
         return self.failures.get(partition.aggregate_type) or self.failures.get(None) or "its run has failed"
 
     def _take(self, event: Mapping[str, Any]) -> None:

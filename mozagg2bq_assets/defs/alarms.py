@@ -151,7 +151,10 @@ def _reconciliations(instance: DagsterInstance, run_id: str, page: str) -> Itera
 
 
 def _states(postgres: PostgresResource, lake: LakeResource, memory: Memory) -> Iterator[Alarm]:
-    """Days that stay behind, and types that load nothing. What cannot be compared now is compared at a later tick."""
+    """Days that stay behind, days that have lost tables, and types that load nothing.
+
+    What cannot be compared now is compared at a later tick.
+    """
     now, still_late = datetime.now(UTC), dict[str, str]()
     for aggregate_type in AggregateType:
         page = f"/assets/{aggregate_type}/source_tables?view=checks"
@@ -169,7 +172,7 @@ def _states(postgres: PostgresResource, lake: LakeResource, memory: Memory) -> I
                 yield Alarm(f"late {key}", text, "turn the sensor for late data on, or see why its runs fail", page)
         for day, tables in lateness.shrunk.items():
             text = f"{day} of {aggregate_type} has lost {len(tables)} tables in the source, among them {tables[0]}"
-            remedy = "the day stays as it was loaded; run it with accept_shrink to take it as it is"
+            remedy = "the day stays as loaded; run it with accept_shrink to take what the source has now"
             yield Alarm(f"shrunk {aggregate_type} {day} {','.join(tables)}", text, remedy, page)
         yield from _silent(aggregate_type, loads, now)
     memory.late_since = still_late

@@ -1,4 +1,4 @@
-"""The assets: for each aggregate type the external source tables, and the three stages that are made from them."""
+"""The assets of the three stages, for each aggregate type."""
 
 import time
 from collections import Counter

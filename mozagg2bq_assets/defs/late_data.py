@@ -188,8 +188,8 @@ def _verdict(lateness: Lateness) -> tuple[bool, str]:
             (lateness.late, "behind the source", "turn the sensor for late data on, or materialize them"),
             (
                 lateness.shrunk,
-                "held as they are, as the source has lost tables of theirs",
-                "run them with accept_shrink to take them as they are now",
+                "kept as loaded, as the source has lost tables of theirs",
+                "run them with accept_shrink to take what the source has now",
             ),
             (lateness.unreadable, "with a manifest that cannot be read", "materialize bigquery_table of them"),
         )

@@ -9,31 +9,42 @@ from mozagg2bq_assets.lake.store import Lake
 from mozagg2bq_assets.model.partitions import Partition
 
 
-def complete_versions(lake: Lake, kind: type[AnyManifest], partition: Partition) -> Iterator[tuple[AnyManifest, bool]]:
+def complete_versions(
+    lake: Lake, kind: type[AnyManifest], partition: Partition
+) -> Iterator[tuple[AnyManifest | DataError, bool]]:
     """The complete versions of a partition's stage, each with whether it is the current one: that first, then others,
     newest first.
 
-    Raises DataError for a manifest that is damaged.
+    Where a manifest is damaged, the error stands in its place. If the current one is, its version is among the others.
     """
-    current = lake.read(kind, partition)
+    current: AnyManifest | DataError | None
+    try:
+        current = lake.read(kind, partition)
+    except DataError as error:
+        current = error
     if current is not None:
         yield current, True
     root = lake.key(kind.of, partition.aggregate_type) + "/"
     found = stored_versions(root, lake.list(f"{root}{partition.ds_nodash}/"), ())
-    for version in complete_beside(found, None if current is None else current.version):
-        yield lake.read_version(kind, partition, version), False
+    for version in complete_beside(found, current.version if isinstance(current, kind) else None):
+        try:
+            yield lake.read_version(kind, partition, version), False
+        except DataError as error:
+            yield error, False
 
 
 def restore_version(lake: Lake, partition: Partition, version: str | None) -> ParquetManifest:
     """Make a version of a Parquet file current: by default the newest one that is not. Its dump too, if it is kept.
 
-    Raises DataError where there is no such version, or a file of it is not there as a whole; then nothing is changed.
+    Raises DataError where there is no such version, or its manifest or a file is damaged; then nothing is changed.
     """
     if version is None:
         versions = complete_versions(lake, ParquetManifest, partition)
         earlier = [manifest for manifest, is_current in versions if not is_current]
         if not earlier:
             raise DataError(f"{partition} has no earlier version of its Parquet file (LAKE_VERSIONS)")
+        if isinstance(earlier[0], DataError):
+            raise earlier[0]
         parquet = earlier[0]
     else:
         parquet = lake.read_version(ParquetManifest, partition, version)

@@ -24,7 +24,7 @@ from mozagg2bq_assets.model.runs import Run
 class LakeWriter:
     """The lake for one run, which began at `started_at` (UTC) and gives up after `max_hours`.
 
-    So many `versions` of a partition's stage are kept: the current one, and the newest complete ones before it.
+    `versions` is how many a partition's stage keeps: the current one, and the newest complete ones before it.
     `is_running` says of a run id whether that run is still running; None for an unknown run. Every method but
     `clean_up` raises UserError or TransientError where S3 refuses or is away.
     """
@@ -73,9 +73,8 @@ class LakeWriter:
     ) -> str | None:
         """Remove versions beyond those to keep: the one that was replaced, and those of runs that have ended.
 
-        `listed` is what the partition's stage has, if it was listed before. Returns a warning where that fails: what is
-        committed is good all the same, also where somebody has not given the right to delete, and the next commit
-        cleans up what this one has left.
+        `listed` is what the partition's stage has, if it was listed before. Returns a warning where the removal fails,
+        as without the right to delete: what is committed is good all the same, and the next commit removes the rest.
         """
         try:
             self._clean_up(manifest, self._listed(manifest) if listed is None else listed, replaced)

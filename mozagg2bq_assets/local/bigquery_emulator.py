@@ -10,10 +10,9 @@ Runs in an environment of its own (constraints-bigquery.txt), so it imports noth
 - an uploaded job keeps the id its client chose, and the same id twice is 409 Already Exists;
 - `/token` hands out access tokens for the service account that the local stack writes;
 - its SQL reads and writes no file but the database's own and what is uploaded, and cannot change that;
-- only clients with a token of this emulator are answered. The emulator runs SQL for whoever asks, and any page in a
-browser on this machine can
-  ask. So every request but the one for a token needs it, and no page is given one. Requests that a page makes, or that
-  came by another name of this host, are refused.
+- only clients with a token of this emulator are answered; else any page in a browser on this machine could run SQL.
+  Every request but the one for a token needs it, and no page is given one. Requests that a page makes, or that came
+  by another name of this host, are refused.
 """
 
 import re

@@ -14,13 +14,13 @@ from mozagg2bq_assets.model.tables import AggregateType
 
 # Dagster's pages show recent days best: its plots have room for 120, its backfill dialog opens on the last ones.
 DAYS = 14
-# Sample rows imitate those of a real date. ERAS has it for the sample day of so many days ago; others imitate LAST_ERA.
+# Sample rows imitate those of a real date. ERAS gives that date by days before today; other days imitate LAST_ERA.
 LAST_ERA = date(2019, 12, 1)
 ERAS = {13: date(2015, 7, 1), 12: date(2016, 9, 19), 11: date(2017, 6, 15)}
 MISSING_DAY = 4
 # `grow` adds to this day of build_id, as the aggregator adds to a build's tables for weeks.
 GROWING_DAY = 6
-# Fewer people use Firefox at weekends. From Monday on.
+# Monday to Sunday: fewer people use Firefox at weekends.
 SHARES = (1.0, 1.02, 1.01, 0.99, 0.95, 0.72, 0.7)
 
 # A real day, 2019-12-01: 100 tables and 3,123,817 rows by submission date, and about a twelfth of the rows by build id.

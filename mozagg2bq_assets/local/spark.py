@@ -75,4 +75,4 @@ def _wait_for_workers(status: str, count: int) -> None:
         except requests.RequestException:  # nobody yet, or not yet the status
             pass
         time.sleep(0.1)
-    raise UserError(f"Spark did not start with {count} workers: the logs beside their work say why")
+    raise UserError(f"Spark did not start with {count} workers: the logs in its folder say why")

@@ -104,7 +104,7 @@ def _convert(
     threads: int,
     shapes: Shapes,
 ) -> tuple[ChannelCounts, UnmappedKeys] | Shapes:
-    """Rows and unmapped keys of the file; or more shapes, where many rows are of none that is known."""
+    """Rows and unmapped keys of the file; or more shapes, where many rows fit none of `shapes`."""
     rows_read, reader = Counter[str](), ExactReader(shapes)
     try:
         with duckdb.connect(config=_config(threads, output.parent)) as connection:

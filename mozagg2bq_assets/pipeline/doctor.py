@@ -56,7 +56,9 @@ Step = tuple[str, str, Callable[[], object]]
 
 
 def examine_source(source: Postgres) -> Iterator[Finding]:
-    """Connect, list, count and lock a table of the latest day, read the record of updates, and dump that day."""
+    """Connect, list, ask whether all tables can be read, count and lock one of the latest day, read the record of
+    updates, and dump that day.
+    """
     with scratch_folder() as folder:
         found: list[SourceTable] = []
 

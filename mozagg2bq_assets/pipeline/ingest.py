@@ -84,8 +84,8 @@ def ingest(
     is away is tried again before it fails. `directory` is for local files; those of a partition are
     removed at the latest when it has ended.
 
-    `progress` is told what begins and what pg_dump says, in other threads; and in the caller's, after QUIET_SECONDS
-    without a result, what is under way. `warn`, or `progress` in its place, is told which service is waited for.
+    Other threads tell `progress` what begins and what pg_dump says; the caller's tells it what is under way, after
+    QUIET_SECONDS without a result. `warn`, or `progress` in its place, is told which service is waited for.
     Leaving the generator early ends pg_dump, waits for the steps under way and begins no other. Raises OperatorError
     for what stops all partitions.
     """

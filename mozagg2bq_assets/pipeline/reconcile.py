@@ -148,7 +148,7 @@ def reconcile(
                 if content and isinstance(parquet, ParquetManifest):
                     known = dump if isinstance(dump, DumpManifest) else None
                     lines = content.differences(tables.get(day, ()), known, parquet)
-                    found.differences += [Difference(Stage.RAW_DUMP, "what rows hold differs", line) for line in lines]
+                    found.differences += [Difference(Stage.RAW_DUMP, "the rows' values differ", line) for line in lines]
                 report.days.append(found)
             compared(day)
     return report

@@ -1,4 +1,4 @@
-"""Connect to the source, with credentials from the settings or from an object in S3."""
+"""The source as a run reaches it, with credentials from the settings or from an object in S3."""
 
 import json
 

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Stages:
-    """The stages as one run does them. `attempt` counts the run's own repetitions, from 0."""
+    """The stages as one run does them. `attempt` counts the retries of the run's step, from 0."""
 
     writer: LakeWriter
     attempt: int = 0

@@ -24,9 +24,8 @@ from mozagg2bq_assets.postgres.tools import TOOLS_ENVIRONMENT
 TOC = "toc.dat"
 LIST = "toc.list"
 
-# `3026; 0 16539 TABLE DATA public build_id_nightly_73_20191201 postgres`; in verbose lists the ids of the entries that
-# it depends on follow. The pattern allows no blank in names: SourceTable accepts no such name, so the archive is
-# refused.
+# `3026; 0 16539 TABLE DATA public build_id_nightly_73_20191201 postgres`; a verbose list adds the ids of the entries
+# that it depends on. A name with a blank would be cut there. No SourceTable has one, so such an archive is refused.
 _ENTRY = re.compile(r"(\d+); \d+ \d+ (.*)")
 _TABLE_DATA = re.compile(r"TABLE DATA (\S+) (\S+) .*")
 _DEPENDS = re.compile(r";\s+depends on: (.*)")

@@ -147,7 +147,7 @@ _WHERE = re.compile(
 def end_query(connection: psycopg.Connection) -> None:
     """End what a session waits for, from another thread. A session that has gone silent ends by KEEPALIVES.
 
-    Not by `cancel`, which has no timeout, and stops all threads of the process meanwhile.
+    `cancel` would not do: it has no timeout, and stops all threads of the process meanwhile.
     """
     with suppress(psycopg.Error):
         connection.cancel_safe(timeout=CONNECT_SECONDS)

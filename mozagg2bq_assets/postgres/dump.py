@@ -173,7 +173,7 @@ class Dumper:
                 except BaseException as error:
                     over.set()
                     if isinstance(error, UserError):
-                        # Raises where the server has ended this session too, and where somebody waits for a table.
+                        # TransientError if the server has ended this session too, or somebody waits for a table.
                         _check_waiting(connection, tables)
                     raise
         return _Taken(tables, source_rows, states, snapshot, taken_at, time.monotonic() - started)

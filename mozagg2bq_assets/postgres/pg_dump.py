@@ -61,7 +61,7 @@ def run_pg_dump(
 ) -> None:
     """Dump the tables of those partitions into a folder, in that snapshot, and pass pg_dump's messages on.
 
-    By so many connections, and without compression: see `compress`.
+    `jobs` connections read. It does not compress: see `compress`.
 
     What else the pattern matches is dumped too. Raises UserError with pg_dump's last errors (TransientError where it
     lost the server, the disk was full or a signal ended it), and Cancelled where it was ended because `cancelled` was

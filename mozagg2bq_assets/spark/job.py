@@ -31,7 +31,7 @@ from mozagg2bq_assets.spark.session import spark_errors
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-# Of gzip data. A task costs a tenth of a second before it does anything: as long as it takes for two megabytes.
+# Of gzip data. A task costs a tenth of a second before it does anything: as long as converting two megabytes.
 TASK_BYTES = 16 * 2**20
 DOWNLOADS_AT_ONCE = 4
 

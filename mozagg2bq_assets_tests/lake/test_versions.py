@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mozagg2bq_assets.lake.manifest import DumpManifest, LoadManifest, ParquetManifest
+from mozagg2bq_assets.lake.manifest import AnyManifest, DumpManifest, LoadManifest, ParquetManifest
 from mozagg2bq_assets.lake.versions import complete_versions
 from mozagg2bq_assets.model.partitions import DayRange, Partition, Stage
 from mozagg2bq_assets_tests.helpers.cli import run
@@ -33,8 +33,13 @@ def three_times(pipeline: Pipeline, tmp_path: Path) -> Pipeline:
 
 def rows(pipeline: Pipeline, kind: type[DumpManifest | ParquetManifest | LoadManifest]) -> list[tuple[int, bool]]:
     """Rows of each version, and whether it is current."""
-    versions = complete_versions(pipeline.lake, kind, PARTITION)
-    return [(manifest.rows.total, is_current) for manifest, is_current in versions]
+    return [(manifest.rows.total, is_current) for manifest, is_current in versions(pipeline, kind)]
+
+
+def versions(pipeline: Pipeline, kind: type[AnyManifest]) -> list[tuple[AnyManifest, bool]]:
+    """The versions of the day, none of them damaged."""
+    found = complete_versions(pipeline.lake, kind, PARTITION)
+    return [(manifest, is_current) for manifest, is_current in found if isinstance(manifest, kind)]
 
 
 def test_kept(three_times: Pipeline) -> None:
@@ -52,7 +57,7 @@ def test_list_and_verify(three_times: Pipeline) -> None:
         (" ", False, True),
     ] * 3
     assert lake("verify")[:2] == (0, "18 files are as their manifests say\n")
-    (_, earlier) = [m for m, _ in complete_versions(three_times.lake, ParquetManifest, PARTITION)]
+    (_, (earlier, _)) = versions(three_times, ParquetManifest)
     key = three_times.lake.key(Stage.PARQUET, PARTITION.path, earlier.version, earlier.files[0].name)
     three_times.lake.client.put_object(Bucket=three_times.lake.bucket, Key=key, Body=b"damaged")
     status, output, errors = lake("verify")
@@ -63,7 +68,7 @@ def test_list_and_verify(three_times: Pipeline) -> None:
 
 def test_restore(three_times: Pipeline) -> None:
     """The version before is current again everywhere, and so is its dump; back again by its name."""
-    (now, _) = [manifest for manifest, _ in complete_versions(three_times.lake, ParquetManifest, PARTITION)]
+    ((now, _), _) = versions(three_times, ParquetManifest)
     status, output, errors = lake("restore")
     assert (status, errors) == (0, "")
     assert "253 rows of version" in output
@@ -73,6 +78,20 @@ def test_restore(three_times: Pipeline) -> None:
     assert ["in the source, 119 in the dump" in line or "rows in the source" in line for line in differences] == [True]
     assert lake("restore", "--version", now.version)[0] == 0
     assert three_times.reconcile(DayRange(DAY, list(DAYS)[2])).differences == []
+
+
+@pytest.mark.parametrize("kind", [DumpManifest, ParquetManifest])
+def test_damaged_manifest(three_times: Pipeline, kind: type[DumpManifest | ParquetManifest]) -> None:
+    """Where the current manifest is damaged, the others are listed, and a version can be made current again."""
+    bucket, key = three_times.lake.bucket, three_times.lake.key(kind.of, PARTITION.path, "manifest.json")
+    three_times.lake.client.put_object(Bucket=bucket, Key=key, Body=b"{}")
+    for command, lines in (("list", 6), ("verify", 2)):
+        status, output, errors = lake(command)
+        assert (status, len(output.splitlines())) == (1, lines)
+        assert f"s3://{bucket}/{key}: damaged manifest" in errors + output
+    assert lake("restore")[0] == 0
+    assert not [line for line in three_times.reconcile(DayRange(DAY, list(DAYS)[2])).differences if "read" in line]
+    assert lake("list")[0] == lake("verify")[0] == 0
 
 
 def test_nothing_to_restore(pipeline: Pipeline) -> None:

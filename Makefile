@@ -1,6 +1,8 @@
 PYTHON ?= python3
 PORT ?= 3000
 BIN := .venv/bin
+# Installs ten times as fast as pip: there is a gigabyte to unpack.
+INSTALL := $(BIN)/uv pip install --quiet
 DLT := dlt[parquet,sql_database]==1.31.0 connectorx==0.4.6 psycopg2-binary==2.9.13 "sqlalchemy<2.1"
 # What executors of Spark need besides Python and the package.
 EXECUTORS := boto3 duckdb isal pyarrow pydantic pydantic-settings thrift
@@ -13,13 +15,14 @@ install: .venv/installed .venv-bigquery/installed
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 …")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[local,deploy,dev,spark]'
+	$(BIN)/pip install --quiet --constraint constraints.txt uv
+	$(INSTALL) --compile-bytecode --constraint constraints.txt --editable '.[local,deploy,dev,spark]'
 	touch $@
 
 # The BigQuery emulator holds DuckDB back at 1.5, so it lives apart.
-.venv-bigquery/installed: constraints-bigquery.txt
+.venv-bigquery/installed: constraints-bigquery.txt | .venv/installed
 	$(PYTHON) -m venv .venv-bigquery
-	.venv-bigquery/bin/pip install --quiet --constraint constraints-bigquery.txt $(EMULATOR)
+	$(INSTALL) --python .venv-bigquery --compile-bytecode --constraint constraints-bigquery.txt $(EMULATOR)
 	touch $@
 
 demo: install
@@ -43,16 +46,16 @@ bench: install .venv-dlt/installed
 	$(BIN)/python -m benchmarks.run $(SECTION)
 
 # What a user would pick instead, to compare with.
-.venv-dlt/installed:
+.venv-dlt/installed: | .venv/installed
 	$(PYTHON) -m venv .venv-dlt
-	.venv-dlt/bin/pip install --quiet $(DLT)
+	$(INSTALL) --python .venv-dlt --compile-bytecode $(DLT)
 	touch $@
 
 # All that an executor with only Python needs: SPARK_ARCHIVE names it.
 spark-archive: install
 	rm -rf build dist/executors.zip
-	$(BIN)/pip install --quiet --no-deps --target build/executors .
-	$(BIN)/pip install --quiet --constraint constraints.txt --target build/executors $(EXECUTORS)
+	$(INSTALL) --no-deps --target build/executors .
+	$(INSTALL) --constraint constraints.txt --target build/executors $(EXECUTORS)
 	mkdir -p dist && cd build/executors && $(CURDIR)/$(BIN)/python -m zipfile -c $(CURDIR)/dist/executors.zip *
 	@ls -l dist/executors.zip
 
@@ -71,11 +74,11 @@ image: install
 
 release: install
 	rm -rf build dist/mozagg2bq-*
-	$(BIN)/python -m build --outdir dist
+	$(BIN)/python -m build --installer uv --outdir dist
 
 # The wheel as a user installs it: in an environment of its own, away from this folder.
 release-check: release
-	$(PYTHON) deploy/check_release.py dist '$(EXECUTORS)'
+	$(BIN)/python deploy/check_release.py dist '$(EXECUTORS)'
 
 lint: install
 	$(BIN)/ruff check

@@ -74,7 +74,10 @@ def check_executors(wheel: Path, packages: list[str], folder: Path) -> None:
 
 def install(bin_folder: Path, *arguments: str) -> None:
     """Install it at the pinned versions."""
-    run(str(bin_folder / "pip"), "install", "--quiet", "--constraint", str(ROOT / "constraints.txt"), *arguments)
+    uv = Path(sys.executable).with_name("uv")
+    constraints = str(ROOT / "constraints.txt")
+    python = str(bin_folder / "python")
+    run(str(uv), "pip", "install", "--quiet", "--python", python, "--constraint", constraints, *arguments)
 
 
 def run(*command: str, cwd: Path | None = None) -> str:

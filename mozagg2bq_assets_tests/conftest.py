@@ -20,11 +20,12 @@ from mozagg2bq_assets.bigquery.warehouse import Warehouse, open_warehouse
 from mozagg2bq_assets.errors import UserError
 from mozagg2bq_assets.lake.store import Lake
 from mozagg2bq_assets.local.stack import ROOT, Stack, running_stack
+from mozagg2bq_assets.parquet.converter import DuckDBConverter
 from mozagg2bq_assets.pipeline.source import open_source
 from mozagg2bq_assets.postgres.connection import Postgres
 from mozagg2bq_assets.settings import BigQuerySettings, LakeSettings, SparkSettings, read_postgres
 from mozagg2bq_assets.spark.session import check_java, open_session, spark_config
-from mozagg2bq_assets_tests.helpers.engines import Engine, duckdb_engine, spark_engine
+from mozagg2bq_assets_tests.helpers.engines import Engine, spark_engine
 from mozagg2bq_assets_tests.helpers.proxies import Answer, HttpProxy, http_proxy
 from mozagg2bq_assets_tests.helpers.runs import Pipeline
 
@@ -182,7 +183,7 @@ def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> E
     On Spark each file makes a task of its own, so that days are merged.
     """
     monkeypatch.setattr("mozagg2bq_assets.spark.job.TASK_BYTES", 1)
-    return duckdb_engine if request.param == "duckdb" else spark_engine(request.getfixturevalue("spark"))
+    return DuckDBConverter if request.param == "duckdb" else spark_engine(request.getfixturevalue("spark"))
 
 
 # An example is ten days: 200 days in CI, 5,000 with --hypothesis-profile=long.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from mozagg2bq_assets.errors import Attempt, OperatorError
 from mozagg2bq_assets.model.partitions import Partition
-from mozagg2bq_assets.parquet.converter import Converter, DuckDBConverter, FolderDump
+from mozagg2bq_assets.parquet.converter import Converter, FolderDump
 from mozagg2bq_assets.parquet.writer import ParquetFile
 from mozagg2bq_assets.postgres.archive import PartitionArchive
 from mozagg2bq_assets.postgres.connection import Postgres
@@ -22,29 +22,25 @@ from mozagg2bq_assets_tests.helpers.rows import TODAY
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-Engine: TypeAlias = Callable[[PartitionArchive, Path], ParquetFile]
+# Makes a converter that works in a folder.
+Engine: TypeAlias = Callable[[Path], Converter]
 Value = TypeVar("Value")
-
-
-def duckdb_engine(archive: PartitionArchive, output: Path) -> ParquetFile:
-    """The default engine, under the archive's own date."""
-    return _convert(DuckDBConverter, archive, output)
 
 
 def spark_engine(session: "SparkSession") -> Engine:
     """The engine on Spark, in a session that stays."""
-    return lambda archive, output: _convert(
-        lambda folder: SparkConverter(lambda: nullcontext(session), FolderStorage(folder)), archive, output
-    )
+    return lambda folder: SparkConverter(lambda: nullcontext(session), FolderStorage(folder))
 
 
-def _convert(make: Callable[[Path], Converter], archive: PartitionArchive, output: Path) -> ParquetFile:
-    with TemporaryDirectory(dir=output.parent, prefix=".parts-") as folder:
-        ((partition, converted),) = make(Path(folder)).convert([FolderDump(archive)])
-        file = value(converted)
-        assert partition == archive.partition
-        assert isinstance(file, ParquetFile)
-        return replace(file, path=file.path.rename(output))
+def make_parquet(engine: Engine, archives: Sequence[PartitionArchive], folder: Path) -> dict[date, ParquetFile]:
+    """A file for each archive, from one call of the converter. Raises what came in the place of one."""
+    files = {}
+    with TemporaryDirectory(dir=folder, prefix=".parts-") as parts:
+        for partition, converted in engine(Path(parts)).convert([FolderDump(archive) for archive in archives]):
+            file = value(converted)
+            assert isinstance(file, ParquetFile)
+            files[partition.day] = replace(file, path=file.path.rename(folder / f"{partition.day}.parquet"))
+    return files
 
 
 def value(attempt: Attempt[Value]) -> Value:
@@ -61,8 +57,6 @@ def dump(source: Postgres, partitions: Sequence[Partition], directory: Path) -> 
 
 
 def convert(source: Postgres, partitions: Sequence[Partition], folder: Path, engine: Engine) -> dict[date, ParquetFile]:
-    """Dump those partitions and turn each into Parquet, under today's date."""
-    return {
-        partition.day: engine(replace(found.archive, created=TODAY), folder / f"{partition.day}.parquet")
-        for partition, found in dump(source, partitions, folder).items()
-    }
+    """Dump those partitions and turn them into Parquet, under today's date."""
+    archives = [replace(found.archive, created=TODAY) for found in dump(source, partitions, folder).values()]
+    return make_parquet(engine, archives, folder)

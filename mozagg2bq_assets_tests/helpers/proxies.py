@@ -114,7 +114,7 @@ def http_proxy(target: str, timeout_seconds: float = 60) -> Iterator[HttpProxy]:
 
     with Server(("127.0.0.1", 0), Handler) as server:
         proxy = HttpProxy(f"http://127.0.0.1:{server.server_port}")
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         try:
             yield proxy

@@ -10,7 +10,7 @@ from mozagg2bq_assets.model.partitions import Partition
 from mozagg2bq_assets.model.tables import AggregateType
 from mozagg2bq_assets.postgres.archive import open_archive
 from mozagg2bq_assets_tests.helpers.archives import archive_folder, archived_rows
-from mozagg2bq_assets_tests.helpers.engines import Engine
+from mozagg2bq_assets_tests.helpers.engines import Engine, make_parquet
 from mozagg2bq_assets_tests.helpers.rows import FIRST_DAY, parquet_rows
 
 
@@ -18,7 +18,8 @@ from mozagg2bq_assets_tests.helpers.rows import FIRST_DAY, parquet_rows
 def test_archive_of_every_age(stack: Stack, tmp_path: Path, engine: Engine, version: str) -> None:
     """The rows are those that the server of that version said it had, under the archive's own date."""
     archive = open_archive(archive_folder(version), Partition(AggregateType.BUILD_ID, FIRST_DAY))
-    rows = parquet_rows(engine(archive, tmp_path / "out.parquet").path)
+    (file,) = make_parquet(engine, [archive], tmp_path).values()
+    rows = parquet_rows(file.path)
     expected = archived_rows(version)
     assert expected.total() == 16
     assert rows == Counter((archive.created, *row) for row in expected.elements())

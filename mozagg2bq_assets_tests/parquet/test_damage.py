@@ -23,7 +23,7 @@ from mozagg2bq_assets.postgres.archive import open_archive
 from mozagg2bq_assets.postgres.connection import Postgres
 from mozagg2bq_assets.postgres.copytext import CHUNK
 from mozagg2bq_assets_tests.helpers.archives import counted
-from mozagg2bq_assets_tests.helpers.engines import dump, spark_engine
+from mozagg2bq_assets_tests.helpers.engines import dump, make_parquet, spark_engine
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -196,7 +196,7 @@ def test_damage_in_an_executor(folder: Path, spark: "SparkSession", name: str) -
     damage, message = DAMAGES[name]
     damage(folder)
     with pytest.raises(DataError, match=message):
-        spark_engine(spark)(open_archive(folder, PARTITION), folder.parent / "out.parquet")
+        make_parquet(spark_engine(spark), [open_archive(folder, PARTITION)], folder.parent)
     assert not list(folder.parent.glob("*.parquet"))
 
 

@@ -1,4 +1,4 @@
-"""Views of histograms beside the two tables: what they are made from, what they leave out, and questions to them."""
+"""Views of histograms beside the two tables: making them, counting rows without a histogram, questions to them."""
 
 import json
 from dataclasses import dataclass

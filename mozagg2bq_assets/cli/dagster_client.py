@@ -178,7 +178,7 @@ class DagsterClient:
         return dict(sorted(found, key=lambda item: item[1].reason is None))
 
     def _unsaid(self, runs: Sequence[RunState]) -> dict[Partition, Outcome]:
-        """A failure for each partition of failed runs: for those that a run, as it was killed, said nothing of."""
+        """A failure for each partition of failed runs: it stands where a killed run has said nothing of one."""
         return {
             partition: Outcome(reason=self._events[run.id].reason(partition))
             for run in runs

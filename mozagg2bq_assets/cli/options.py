@@ -75,7 +75,7 @@ class PathParameter(click.Path):
 
 
 def _set_debug(context: click.Context, _: click.Parameter, debug: bool) -> None:
-    # A group and its commands share `meta`: one that is given before the command counts too.
+    # A group and its commands share `meta`: `--debug` before the command counts too.
     if debug:
         context.meta[DEBUG] = True
 

@@ -42,9 +42,9 @@ def restore(aggregate_type: AggregateType, day: date, version: str | None, as_js
     check_all(LakeSettings, BigQuerySettings)
     lake, warehouse = Lake(LakeSettings.read()), open_warehouse(BigQuerySettings.read())
     partition = Partition(aggregate_type, day)
-    parquet = restore_version(lake, partition, version)
     writer = LakeWriter(lake, Run(f"restore-{uuid4()}", "restore"), lambda _: None, versions=sys.maxsize)
     with scratch_folder() as folder, progress("loading"):
+        parquet = restore_version(lake, partition, version, folder / "restored")
         result = Stages(writer).load(warehouse, partition, None, folder)
     if as_json:
         print_json({"partition": result.location, "rows": result.rows.total, "version": parquet.version})

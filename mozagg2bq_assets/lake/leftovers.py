@@ -79,7 +79,7 @@ def versions_by_day(
 
 
 def _version_folder(root: str, key: str) -> str | None:
-    """The key of the version's folder that an object lies in; None for a manifest and for what is none of ours."""
+    """The folder of the version that an object lies in; None for a day's own manifest and for what is none of ours."""
     parts = key.removeprefix(root).split("/")
     return root + "/".join(parts[:2]) if key.startswith(root) and len(parts) > 2 else None
 

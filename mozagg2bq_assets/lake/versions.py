@@ -1,6 +1,7 @@
 """The versions of a day that are kept: list them, and make an earlier one current again."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from mozagg2bq_assets.errors import DataError
 from mozagg2bq_assets.lake.leftovers import complete_beside, stored_versions
@@ -33,10 +34,11 @@ def complete_versions(
             yield error, False
 
 
-def restore_version(lake: Lake, partition: Partition, version: str | None) -> ParquetManifest:
+def restore_version(lake: Lake, partition: Partition, version: str | None, folder: Path) -> ParquetManifest:
     """Make a version of a Parquet file current: by default the newest one that is not. Its dump too, if it is kept.
 
-    Raises DataError where there is no such version, or its manifest or a file is damaged; then nothing is changed.
+    Its Parquet file is read first, into `folder`. Raises DataError where there is no such version, or its manifest or
+    that file is damaged; then nothing is changed.
     """
     if version is None:
         versions = complete_versions(lake, ParquetManifest, partition)
@@ -48,8 +50,7 @@ def restore_version(lake: Lake, partition: Partition, version: str | None) -> Pa
         parquet = earlier[0]
     else:
         parquet = lake.read_version(ParquetManifest, partition, version)
-    if missing := lake.missing_file(parquet, lake.list(lake.key(parquet.of, partition.path) + "/")):
-        raise DataError(f"s3://{lake.bucket}/{missing}: is not there, or has another size than its manifest says")
+    lake.fetch(parquet, folder)
     try:
         dump = lake.read_version(DumpManifest, partition, parquet.details.raw_dump)
     except DataError:

@@ -73,7 +73,7 @@ class ConfinedEngine(DuckDBEngine):  # type: ignore[misc]
         """Start as usual, then forbid other files: by now extensions are loaded and the database is open."""
         await super().start()
         data_dir = self._settings.data_dir.resolve()
-        # DuckDB's own folder of extensions and the home folder would do no harm, and are not needed any more.
+        # This drops DuckDB's defaults, its folder of extensions and the home folder: harmless, and needed no more.
         self.execute(f"SET allowed_directories = ['{data_dir}/uploads/']")
         self.execute("SET enable_external_access = false")
         self.execute("SET lock_configuration = true")

@@ -28,8 +28,8 @@ REAL_ROWS = {AggregateType.SUBMISSION_DATE: 3_123_817, AggregateType.BUILD_ID: 2
 REAL_TABLES = {AggregateType.SUBMISSION_DATE: 100, AggregateType.BUILD_ID: 8}
 CHANNELS = ("nightly", "beta", "release", "esr", "aurora", "nightly_cck")
 
-# The rows are skewed, as the real ones are: the largest table of a day holds a quarter of them.
-LARGEST_SHARE = 0.25
+# The rows are skewed, as the real ones are: the first table of a day holds a quarter of them.
+FIRST_SHARE = 0.25
 
 FULL = {
     "os": "Windows_NT",
@@ -196,9 +196,9 @@ def table_names(partition: Partition, count: int) -> list[str]:
 
 
 def row_counts(total: int, tables: int) -> list[int]:
-    """Divide a day's rows: a quarter to the first table, and ever less to the others."""
+    """Divide a day's rows: a quarter to the first table, the rest to the others, ever less to each."""
     weights = [1 / n for n in range(1, tables)]
-    others = [int(total * (1 - LARGEST_SHARE) * weight / sum(weights)) for weight in weights]
+    others = [int(total * (1 - FIRST_SHARE) * weight / sum(weights)) for weight in weights]
     return [total - sum(others), *others]
 
 

@@ -76,9 +76,10 @@ def write_parquet(
 ) -> ParquetFile:
     """Write all rows of an archive into one Parquet file, and read every byte of the archive on the way.
 
-    `ingest_date` is REQUIRED there and the other columns are OPTIONAL. `expected` has the rows of each table where they
-    are known. Raises DataError, naming file and place, for a file that is not whole or a row that is not as PostgreSQL
-    prints one, and where a table or the Parquet file does not have the rows it should have; then there is no file.
+    In the file, the column `ingest_date` is REQUIRED, the others OPTIONAL. `expected` has the rows of each table where
+    they are known. Raises DataError, naming file and place, for a file that is not whole or a row that is not as
+    PostgreSQL prints one, and where a table or the Parquet file does not have the rows it should have; then there is
+    no file.
     """
     started = time.monotonic()
     shapes = _sampled_shapes(archive)

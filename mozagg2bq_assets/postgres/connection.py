@@ -82,7 +82,7 @@ class Postgres:
         target = make_conninfo(
             self.connection_string(),
             host=self.host,
-            hostaddr="",  # or PGHOSTADDR, or a service, would lead elsewhere
+            hostaddr="",  # else PGHOSTADDR or a service would lead elsewhere
             port=self.port,
             connect_timeout=CONNECT_SECONDS,
         )

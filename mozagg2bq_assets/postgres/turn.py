@@ -1,8 +1,8 @@
 """Let one dump at a time read the source: an advisory lock of its server, so that it holds for all machines.
 
 The lock belongs to a transaction, in a session beside the dump's. A pooler may give each transaction another session of
-the server; a lock of the session would then stay there for ever. Ours works on a standby too, and ends with the
-session.
+the server; a lock of the session would then stay there for ever. Ours works on a standby too, and ends with its
+transaction.
 """
 
 from collections.abc import Callable, Iterator

@@ -94,6 +94,18 @@ def test_damaged_manifest(three_times: Pipeline, kind: type[DumpManifest | Parqu
     assert lake("list")[0] == lake("verify")[0] == 0
 
 
+def test_damaged_version(three_times: Pipeline) -> None:
+    """A version whose file is damaged does not become current: rows and lake stay as they are."""
+    (_, (earlier, _)) = versions(three_times, ParquetManifest)
+    key = three_times.lake.key(Stage.PARQUET, PARTITION.path, earlier.version, earlier.files[0].name)
+    three_times.lake.client.put_object(Bucket=three_times.lake.bucket, Key=key, Body=b"x" * earlier.files[0].size)
+    status, _, errors = lake("restore")
+    assert status == 1
+    assert "damaged, not as its manifest says" in errors
+    assert rows(three_times, ParquetManifest) == rows(three_times, DumpManifest) == [(256, True), (253, False)]
+    assert three_times.warehouse.count_partition(PARTITION).total == 256
+
+
 def test_nothing_to_restore(pipeline: Pipeline) -> None:
     """No such version, and none at all."""
     assert pipeline.run().success

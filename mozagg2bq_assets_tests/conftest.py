@@ -149,8 +149,10 @@ def pipeline(empty_pipeline: Pipeline) -> Pipeline:
 
 
 @pytest.fixture(scope="session")
-def java() -> None:
+def java(stack: Stack) -> None:
     """Skips what needs Spark where there is no Java for it; CI does not let that pass."""
+    # A JVM here lives for seconds: optimizing its code costs more than it saves.
+    os.environ["JAVA_TOOL_OPTIONS"] = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
     try:
         check_java()
     except UserError as error:
@@ -176,13 +178,15 @@ def spark(stack: Stack, java: None) -> "SparkSession":
     return open_session(spark_config(SparkSettings.read()))
 
 
-@pytest.fixture(params=["duckdb", "spark"])
-def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Engine:
-    """What turns an archive into Parquet, under the archive's date: both have to give the same rows.
-
-    On Spark each file makes a task of its own, so that days are merged.
-    """
+@pytest.fixture
+def small_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Spark each file makes a task of its own, so that days are merged."""
     monkeypatch.setattr("mozagg2bq_assets.spark.job.TASK_BYTES", 1)
+
+
+@pytest.fixture(params=["duckdb", "spark"])
+def engine(request: pytest.FixtureRequest, small_tasks: None) -> Engine:
+    """What turns an archive into Parquet, under the archive's date: both have to give the same rows."""
     return DuckDBConverter if request.param == "duckdb" else spark_engine(request.getfixturevalue("spark"))
 
 

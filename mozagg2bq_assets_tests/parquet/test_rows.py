@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, TypeAlias
 from uuid import uuid4
 
 import psycopg
@@ -20,9 +21,13 @@ from mozagg2bq_assets.model.columns import DIMENSIONS
 from mozagg2bq_assets.model.counts import UnmappedKey
 from mozagg2bq_assets.model.partitions import Partition
 from mozagg2bq_assets.model.tables import AggregateType
+from mozagg2bq_assets.parquet.converter import DuckDBConverter
 from mozagg2bq_assets.postgres.connection import Postgres
-from mozagg2bq_assets_tests.helpers.engines import Engine, convert, dump, make_parquet
+from mozagg2bq_assets_tests.helpers.engines import Engine, convert, dump, make_parquet, spark_engine
 from mozagg2bq_assets_tests.helpers.rows import FIRST_DAY, TODAY, Row, expected_rows, fill, parquet_rows
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 DAYS_PER_EXAMPLE = 10
 SUBMISSION = Partition(AggregateType.SUBMISSION_DATE, FIRST_DAY)
@@ -104,15 +109,30 @@ ROWS = st.builds(Row, OBJECTS, ARRAYS)
 NAMES = st.sampled_from(("nightly_73", "beta_1", "nightly_cck_73", "a_b_c_0", "esr_68"))
 TIMES = st.sampled_from(("", "103045", "235959"))
 TABLES = st.dictionaries(st.tuples(NAMES, TIMES), st.lists(ROWS, max_size=6), max_size=4)
+Days: TypeAlias = list[dict[tuple[str, str], list[Row]]]
+GENERATED_DAYS = st.lists(TABLES, min_size=DAYS_PER_EXAMPLE, max_size=DAYS_PER_EXAMPLE)
 
 
 @pytest.mark.stress
 @settings(deadline=None, suppress_health_check=list(HealthCheck))
-@given(days=st.lists(TABLES, min_size=DAYS_PER_EXAMPLE, max_size=DAYS_PER_EXAMPLE))
-def test_generated_days(
-    administrator: psycopg.Connection, source: Postgres, engine: Engine, days: list[dict[tuple[str, str], list[Row]]]
-) -> None:
+@given(days=GENERATED_DAYS)
+def test_generated_days(administrator: psycopg.Connection, source: Postgres, days: Days) -> None:
     """Whatever rows hold, the Parquet file has the multiset that PostgreSQL has."""
+    check_days(administrator, source, DuckDBConverter, days)
+
+
+@pytest.mark.stress
+@settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=settings().max_examples // 4)
+@given(days=GENERATED_DAYS)
+def test_generated_days_on_spark(
+    administrator: psycopg.Connection, source: Postgres, small_tasks: None, spark: "SparkSession", days: Days
+) -> None:
+    """So it has there: fewer days, as the rows are read by the same code, and Spark takes longer."""
+    check_days(administrator, source, spark_engine(spark), days)
+
+
+def check_days(administrator: psycopg.Connection, source: Postgres, engine: Engine, days: Days) -> None:
+    """Make the days in the source, convert them, and compare their rows."""
     partitions = [Partition(AggregateType.BUILD_ID, FIRST_DAY + timedelta(days=n)) for n in range(len(days))]
     tables_of = {
         partition: {f"build_id_{name}_{partition.ds_nodash}{time}": rows for (name, time), rows in tables.items()}

@@ -44,9 +44,8 @@ runpy.run_module("dagster", run_name="__main__", alter_sys=True)
 """
 
 
-def test_all_stages(spark: "SparkSession", pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_stages(spark: "SparkSession", small_tasks: None, pipeline: Pipeline, tmp_path: Path) -> None:
     """Both engines leave the same rows, and nothing differs anywhere."""
-    monkeypatch.setattr("mozagg2bq_assets.spark.job.TASK_BYTES", 1)
     assert pipeline.run(engine="spark").success
     assert pipeline.reconcile().differences == []
     of_spark = pipeline.stored_rows(tmp_path)
@@ -54,11 +53,8 @@ def test_all_stages(spark: "SparkSession", pipeline: Pipeline, tmp_path: Path, m
     assert pipeline.stored_rows(tmp_path) == of_spark
 
 
-def test_damaged_file_costs_its_day_only(
-    spark: "SparkSession", pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_damaged_file_costs_its_day_only(spark: "SparkSession", small_tasks: None, pipeline: Pipeline) -> None:
     """A changed byte in the lake stops that day and names the object; the others are committed."""
-    monkeypatch.setattr("mozagg2bq_assets.spark.job.TASK_BYTES", 1)
     assert pipeline.run().success
     key = pipeline.flip_bit(Stage.RAW_DUMP, ".dat.gz", BAD)
     before = [pipeline.manifest(ParquetManifest, day) for day in DAYS]
@@ -135,7 +131,7 @@ def start_run(url: str, stdout: int | None = None, **environment: str) -> subpro
 @pytest.fixture
 def expected(empty_pipeline: Pipeline, tmp_path: Path) -> Rows:
     """The rows of larger days, which the other engine has left in the lake."""
-    empty_pipeline.seed(scale=0.2)
+    empty_pipeline.seed(scale=0.04)
     assert empty_pipeline.run().success
     return empty_pipeline.stored_rows(tmp_path)
 

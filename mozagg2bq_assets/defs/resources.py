@@ -77,15 +77,14 @@ class WarehouseResource(ConfigurableResource["Warehouse"]):
         # Google's client brings pandas with it, so it is imported by what uses it.
         from dagster_gcp import BigQueryResource
 
-        from mozagg2bq_assets.bigquery.errors import bigquery_errors
-        from mozagg2bq_assets.bigquery.warehouse import Warehouse
+        from mozagg2bq_assets.bigquery import errors, warehouse
 
         settings = BigQuerySettings.read(**_values(self))
         with ExitStack() as stack:
-            with bigquery_errors("credentials"):
+            with errors.bigquery_errors("credentials"):
                 resource = BigQueryResource(project=settings.project, location=settings.location)
                 client = stack.enter_context(resource.get_client())
-            yield Warehouse(client, settings.dataset)
+            yield warehouse.Warehouse(client, settings.dataset)
 
 
 class SparkResource(ConfigurableResource["SparkSession"]):

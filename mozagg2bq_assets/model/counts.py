@@ -21,13 +21,13 @@ class Counts(dict[str, int]):
     """Rows by name. Not to be changed once it is made."""
 
     @classmethod
-    def __get_pydantic_core_schema__(cls, _: Any, handler: Any) -> Any:
+    def __get_pydantic_core_schema__(cls, _: Any, __: Any) -> Any:
         """How manifests read it: an object of names and numbers from 0."""
         # Imported here: conversions count too, need no manifests, and should not wait for pydantic's import.
-        from pydantic import NonNegativeInt
-        from pydantic_core.core_schema import no_info_after_validator_function
+        from pydantic_core import core_schema
 
-        return no_info_after_validator_function(cls, handler.generate_schema(dict[str, NonNegativeInt]))
+        counts = core_schema.dict_schema(core_schema.str_schema(), core_schema.int_schema(ge=0))
+        return core_schema.no_info_after_validator_function(cls, counts)
 
     @property
     def total(self) -> int:

@@ -7,13 +7,14 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from py4j.protocol import Py4JJavaError
+from pyspark import __version__
+from pyspark.errors import PySparkException
+from pyspark.sql import SparkSession
 
 from mozagg2bq_assets.errors import UserError
 from mozagg2bq_assets.settings import SparkSettings
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
 
 OLDEST_JAVA = 17
 
@@ -30,11 +31,9 @@ def spark_config(settings: SparkSettings) -> dict[str, str]:
     return config
 
 
-def open_session(config: Mapping[str, str]) -> "SparkSession":
+def open_session(config: Mapping[str, str]) -> SparkSession:
     """Start Spark, or take the session that this process has. Raises UserError where it does not start."""
     prepare()
-    from pyspark.sql import SparkSession
-
     with spark_errors(config["spark.master"]):
         return SparkSession.builder.config(map={**config}).getOrCreate()
 
@@ -63,8 +62,6 @@ def check_java() -> None:
 
 def _check_home() -> None:
     """Raise UserError where SPARK_HOME, which pyspark follows, does not name a Spark of pyspark's own version."""
-    from pyspark import __version__
-
     home = os.environ.get("SPARK_HOME")
     if home and not list(Path(home, "jars").glob(f"spark-core_*-{__version__}.jar")):
         raise UserError(f"SPARK_HOME is {home}, where there is no Spark {__version__}: unset it, or name one")
@@ -73,9 +70,6 @@ def _check_home() -> None:
 @contextmanager
 def spark_errors(master: str) -> Iterator[None]:
     """UserError with the cause in one line for what stops Spark: no executors, a lake out of their reach, no memory."""
-    from py4j.protocol import Py4JJavaError
-    from pyspark.errors import PySparkException
-
     try:
         yield
     except (Py4JJavaError, PySparkException) as error:

@@ -1,7 +1,7 @@
 PYTHON ?= python3
 PORT ?= 3000
 BIN := .venv/bin
-# Installs ten times as fast as pip: there is a gigabyte to unpack.
+# There are 2.5 GB to unpack, for which pip takes minutes longer.
 INSTALL := $(BIN)/uv pip install --quiet
 DLT := dlt[parquet,sql_database]==1.31.0 connectorx==0.4.6 psycopg2-binary==2.9.13 "sqlalchemy<2.1"
 # What executors of Spark need besides Python and the package.

@@ -88,7 +88,7 @@ class Lake:
         """
         try:
             return self._read(kind, partition)
-        except DamagedVersion:
+        except (DamagedVersion, UserError):  # a 404 that was cut lacks S3's code, so it looks like a refusal
             return self._read(kind, partition)
 
     def read_version(self, kind: type[AnyManifest], partition: Partition, version: str) -> AnyManifest:

@@ -20,6 +20,7 @@ from mozagg2bq_assets.lake.writer import LakeWriter, new_version
 from mozagg2bq_assets.model.partitions import DayRange, Partition, Stage
 from mozagg2bq_assets.settings import LakeSettings
 from mozagg2bq_assets_tests.helpers.manifests import PARTITION, TYPE, parquet_manifest
+from mozagg2bq_assets_tests.helpers.proxies import HttpProxy
 
 FOLDER = f"{Stage.PARQUET}/{TYPE}/20191201"
 
@@ -143,6 +144,15 @@ def test_manifest_of_another_day(lake: Lake, path: Path) -> None:
     lake.client.put_object(Bucket=lake.bucket, Key=key, Body=manifest.to_json().encode())
     with pytest.raises(DataError, match="damaged manifest: it is that of build_id 20191201"):
         lake.read(ParquetManifest, other)
+
+
+def test_no_manifest_and_a_cut_answer(lake: Lake, s3: HttpProxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer 404 that is cut lacks S3's code, and looks like a refusal; it is asked for again."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3.url)
+    cut = [5]
+    s3.fault = lambda _, real: real()._replace(cut=cut.pop()) if cut else None
+    assert Lake(LakeSettings.read()).read(ParquetManifest, PARTITION) is None
+    assert len(s3.requests) == 2
 
 
 def test_encryption_is_asked_for(lake: Lake, path: Path, tmp_path: Path) -> None:

@@ -17,13 +17,15 @@ from mozagg2bq_assets.cli.options import (
 from mozagg2bq_assets.cli.progress import progress
 from mozagg2bq_assets.errors import DataError, OperatorError
 from mozagg2bq_assets.lake.leftovers import StoredVersion, find_leftovers
-from mozagg2bq_assets.lake.manifest import MANIFESTS, StageManifest
+from mozagg2bq_assets.lake.manifest import MANIFESTS, DamagedVersion, StageManifest
 from mozagg2bq_assets.lake.store import Lake
 from mozagg2bq_assets.lake.versions import complete_versions
 from mozagg2bq_assets.model.partitions import DayRange, Partition
 from mozagg2bq_assets.model.tables import AggregateType
 from mozagg2bq_assets.scratch import scratch_folder
 from mozagg2bq_assets.settings import LakeSettings, RunSettings
+
+NOT_CURRENT = "not the current version: do not restore it; it goes when later versions take its place"
 
 
 @click.command()
@@ -115,20 +117,20 @@ def verify(aggregate_type: AggregateType | None, days: DayRange, as_json: bool) 
     """Read and check every file of the versions of some days."""
     lake, good, bad = Lake(LakeSettings.read()), 0, list[DataError]()
     with progress("reading") as tell:
-        for manifest, _ in _versions(lake, aggregate_type, days, bad):
+        for manifest, is_current in _versions(lake, aggregate_type, days, bad):
             tell(0, f"{manifest.of} of {manifest.partition}; {good} files so far")
             with scratch_folder() as folder:
                 try:
                     good += len(lake.fetch(manifest, folder / "files"))
-                except DataError as error:
-                    bad.append(error)
+                except DamagedVersion as error:
+                    bad.append(error if is_current else DataError(f"{error.what}: {NOT_CURRENT}"))
     if as_json:
         print_json({"files": good, "damaged": [str(error) for error in bad]})
     else:
         click.echo("".join(f"DAMAGED: {error}\n" for error in bad), nl=False)
         click.echo(f"{good} files are as their manifests say")
     if bad:
-        raise DataError(f"{len(bad)} versions are damaged: materialize those days again, or restore an earlier version")
+        raise DataError(f"{len(bad)} versions are damaged, the lines above say what to do")
 
 
 def _version(manifest: StageManifest) -> dict[str, Any]:

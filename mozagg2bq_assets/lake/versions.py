@@ -37,8 +37,8 @@ def complete_versions(
 def restore_version(lake: Lake, partition: Partition, version: str | None, folder: Path) -> ParquetManifest:
     """Make a version of a Parquet file current: by default the newest one that is not. Its dump too, if it is kept.
 
-    Its Parquet file is read first, into `folder`. Raises DataError where there is no such version, or its manifest or
-    that file is damaged; then nothing is changed.
+    All files are read first, into `folder`; a dump that is damaged does not become current. Raises DataError where
+    there is no such version, or its manifest or Parquet file is damaged; then nothing is changed.
     """
     if version is None:
         versions = complete_versions(lake, ParquetManifest, partition)
@@ -53,6 +53,7 @@ def restore_version(lake: Lake, partition: Partition, version: str | None, folde
     lake.fetch(parquet, folder)
     try:
         dump = lake.read_version(DumpManifest, partition, parquet.details.raw_dump)
+        lake.fetch(dump, folder)
     except DataError:
         dump = None
     if dump is not None:

@@ -63,6 +63,7 @@ def test_list_and_verify(three_times: Pipeline) -> None:
     status, output, errors = lake("verify")
     assert status == 1
     assert f"DAMAGED: s3://{three_times.lake.bucket}/{key}: damaged, not as its manifest says" in output
+    assert "not the current version: do not restore it" in output
     assert "1 versions are damaged" in errors
 
 

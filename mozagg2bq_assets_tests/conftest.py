@@ -56,7 +56,9 @@ LONGEST = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what asks for no server as `unit`, and what is not marked `stress` of the rest as `integration`."""
+    """Put the longest first. Mark what asks for no server as `unit`, and of the rest what is not marked `stress` as
+    `integration`.
+    """
     order = {ROOT / "mozagg2bq_assets_tests" / f"{name}.py": place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.path, len(order)))
     for item in items:

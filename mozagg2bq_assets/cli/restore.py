@@ -22,7 +22,8 @@ from mozagg2bq_assets.lake.writer import LakeWriter
 from mozagg2bq_assets.model.partitions import Partition
 from mozagg2bq_assets.model.runs import Run
 from mozagg2bq_assets.model.tables import AggregateType
-from mozagg2bq_assets.pipeline.stages import Stages
+from mozagg2bq_assets.parquet.writer import PARQUET_FILE
+from mozagg2bq_assets.pipeline.stages import LocalParquet, Stages
 from mozagg2bq_assets.scratch import scratch_folder
 from mozagg2bq_assets.settings import BigQuerySettings, LakeSettings, check_all
 
@@ -45,7 +46,8 @@ def restore(aggregate_type: AggregateType, day: date, version: str | None, as_js
     writer = LakeWriter(lake, Run(f"restore-{uuid4()}", "restore"), lambda _: None, versions=sys.maxsize)
     with scratch_folder() as folder, progress("loading"):
         parquet = restore_version(lake, partition, version, folder / "restored")
-        result = Stages(writer).load(warehouse, partition, None, folder)
+        local = LocalParquet(parquet.version, folder / "restored" / PARQUET_FILE)
+        result = Stages(writer).load(warehouse, partition, local, folder)
     if as_json:
         print_json({"partition": result.location, "rows": result.rows.total, "version": parquet.version})
     else:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeAlias, 
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 
-from mozagg2bq_assets.errors import DataError, brief
+from mozagg2bq_assets.errors import DataError, OperatorError, brief
 from mozagg2bq_assets.model.counts import ChannelCounts, TableCounts, UnmappedKey
 from mozagg2bq_assets.model.files import StoredFile
 from mozagg2bq_assets.model.partitions import Partition, Stage, remedy
@@ -24,6 +24,11 @@ class DamagedVersion(DataError):
     def __init__(self, what: str, partition: Partition, stage: Stage) -> None:
         super().__init__(f"{what}: {remedy(partition, stage)}")
         self.what, self.stage = what, stage
+
+
+def without_remedy(error: OperatorError) -> str:
+    """What an error says, for a report that adds the remedy by itself."""
+    return error.what if isinstance(error, DamagedVersion) else str(error)
 
 
 class _Model(BaseModel):

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 import psycopg
 
 from mozagg2bq_assets.errors import OperatorError
-from mozagg2bq_assets.lake.manifest import DamagedVersion, DumpManifest, ParquetManifest
+from mozagg2bq_assets.lake.manifest import DumpManifest, ParquetManifest, without_remedy
 from mozagg2bq_assets.lake.store import Lake
 from mozagg2bq_assets.model.content import NOTHING, ContentSum, ContentSums
 from mozagg2bq_assets.model.tables import SourceTable
@@ -36,11 +36,8 @@ class ContentCheck:
         """
         try:
             in_file = self._in_file(parquet)
-        except DamagedVersion as error:
-            yield error.what
-            return
         except OperatorError as error:
-            yield str(error)
+            yield without_remedy(error)
             return
         if dump is not None:
             in_source = self._in_source(tables, dump)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from mozagg2bq_assets.errors import Attempt, OperatorError, one_line, some
-from mozagg2bq_assets.lake.manifest import DamagedVersion, DumpManifest, LoadManifest, ParquetManifest, StageManifest
+from mozagg2bq_assets.lake.manifest import DumpManifest, LoadManifest, ParquetManifest, StageManifest, without_remedy
 from mozagg2bq_assets.lake.store import MANIFEST, Lake
 from mozagg2bq_assets.model.partitions import DayRange, Stage, ds_nodash, then
 from mozagg2bq_assets.model.tables import AggregateType, SourceTable
@@ -194,8 +194,7 @@ def _compare(
 
 
 def _damaged(error: OperatorError, stage: Stage) -> Difference:
-    said = error.what if isinstance(error, DamagedVersion) else str(error)  # the report adds the remedy by itself
-    return Difference(stage, f"the manifest of its {stage} cannot be read", said)
+    return Difference(stage, f"the manifest of its {stage} cannot be read", without_remedy(error))
 
 
 def _missing_objects(manifest: StageManifest, objects: Mapping[str, int]) -> Iterator[Difference]:

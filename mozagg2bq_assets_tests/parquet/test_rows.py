@@ -110,6 +110,8 @@ NAMES = st.sampled_from(("nightly_73", "beta_1", "nightly_cck_73", "a_b_c_0", "e
 TIMES = st.sampled_from(("", "103045", "235959"))
 TABLES = st.dictionaries(st.tuples(NAMES, TIMES), st.lists(ROWS, max_size=6), max_size=4)
 Days: TypeAlias = list[dict[tuple[str, str], list[Row]]]
+# Fewer in CI: the same code reads the rows there, and Spark takes longer.
+ON_SPARK = settings().max_examples if settings().max_examples == 500 else 5
 GENERATED_DAYS = st.lists(TABLES, min_size=DAYS_PER_EXAMPLE, max_size=DAYS_PER_EXAMPLE)
 
 
@@ -122,12 +124,12 @@ def test_generated_days(administrator: psycopg.Connection, source: Postgres, day
 
 
 @pytest.mark.stress
-@settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=settings().max_examples // 4)
+@settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=ON_SPARK)
 @given(days=GENERATED_DAYS)
 def test_generated_days_on_spark(
     administrator: psycopg.Connection, source: Postgres, small_tasks: None, spark: "SparkSession", days: Days
 ) -> None:
-    """So it has there: fewer days, as the rows are read by the same code, and Spark takes longer."""
+    """So it has there."""
     check_days(administrator, source, spark_engine(spark), days)
 
 
@@ -176,7 +178,7 @@ def test_hundreds_of_tables(
     administrator: psycopg.Connection, source: Postgres, tmp_path: Path, engine: Engine
 ) -> None:
     """A day of more tables than a real one has, some of them empty."""
-    names = [f"submission_date_beta_{n}_{BUILD.ds_nodash}" for n in range(150)]
+    names = [f"submission_date_beta_{n}_{BUILD.ds_nodash}" for n in range(200)]
     with administrator.transaction():
         for n, name in enumerate(names):
             fill(administrator, name, [Row('{"os": "Linux", "child": "true"}', "{1,2}")] * (n % 3))

@@ -26,7 +26,6 @@ from mozagg2bq_assets.parquet.reader import count_channels
 from mozagg2bq_assets.parquet.writer import PARQUET_FILE, write_parquet
 from mozagg2bq_assets.postgres.archive import DataFile, PartitionArchive
 from mozagg2bq_assets.scratch import scratch_folder
-from mozagg2bq_assets.spark.session import spark_errors
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -103,6 +102,9 @@ def run_job(
     Largest first: gzip cannot be entered in the middle, so the largest file decides when the job ends. Raises UserError
     for what stops Spark itself, and then no partition is converted.
     """
+    # Only here: executors import this module, and need no part of Spark for their tasks.
+    from mozagg2bq_assets.spark.session import spark_errors
+
     ordered = tasks(files)
     partitions = sorted({Partition.of(task[0].table) for task in ordered})
     numbers = {partition: number for number, partition in enumerate(partitions)}

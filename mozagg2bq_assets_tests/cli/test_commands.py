@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -25,6 +24,7 @@ from mozagg2bq_assets.local import sample
 from mozagg2bq_assets.model.partitions import Partition, parse_day
 from mozagg2bq_assets.model.tables import AggregateType
 from mozagg2bq_assets_tests.helpers.cli import COMMAND, run
+from mozagg2bq_assets_tests.helpers.wait import wait_for
 
 DAY = "2019-12-01"
 
@@ -287,22 +287,19 @@ def test_a_dump_that_is_ended(administrator: psycopg.Connection, tmp_path: Path,
     sessions = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'telemetry'"
     command = (COMMAND, "dump", "--aggregate-type", "build_id", "--date", DAY, "--output-dir", str(tmp_path / "out"))
 
-    def wait_for(query: str, count: int) -> None:
-        deadline = time.monotonic() + 30
-        while administrator.execute(query.encode()).fetchone() != (count,):
-            assert time.monotonic() < deadline, query
-            time.sleep(0.02)
+    def counts(query: str, count: int) -> bool:
+        return administrator.execute(query.encode()).fetchone() == (count,)
 
     with administrator.transaction(force_rollback=True):
         administrator.execute("LOCK TABLE build_id_nightly_73_20191201 IN ACCESS EXCLUSIVE MODE")
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-            wait_for(waiting, 1)
+            wait_for(lambda: counts(waiting, 1), 30)
             process.send_signal(number)
             _, errors = process.communicate(timeout=30)
     assert (process.returncode, errors.strip()) == (1, "Aborted!")
     assert list((tmp_path / "out" / "build_id").iterdir()) == []
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["build_id"]
-    wait_for(sessions, 0)
+    wait_for(lambda: counts(sessions, 0), 30)
 
 
 def test_interrupted_query() -> None:

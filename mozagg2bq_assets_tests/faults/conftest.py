@@ -11,11 +11,11 @@ from mozagg2bq_assets.bigquery import warehouse as warehouse_module
 from mozagg2bq_assets.postgres import connection
 from mozagg2bq_assets.postgres.connection import Postgres
 from mozagg2bq_assets_tests.faults.harness import Harness, is_long
-from mozagg2bq_assets_tests.helpers.proxies import HttpProxy, tcp_proxy
+from mozagg2bq_assets_tests.helpers.proxies import HttpProxy, socket_of, tcp_proxy
 from mozagg2bq_assets_tests.helpers.runs import Pipeline
 
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
-AREAS = {"BigQuery", "PostgreSQL", "S3", "disk", "lake", "pg_dump", "role", "signals", "tools"}
+AREAS = {"BigQuery", "PostgreSQL", "S3", "disk", "instances", "lake", "pg_dump", "role", "signals", "standby", "tools"}
 BEGIN, END = "<!-- the suite writes from here -->", "<!-- to here -->"
 
 
@@ -35,7 +35,7 @@ def harness(
     monkeypatch.setattr(warehouse_module, "UPLOAD_RETRIES", 0)
     hurried = {"keepalives_idle": 1, "keepalives_interval": 1, "keepalives_count": 2, "tcp_user_timeout": 3000}
     monkeypatch.setattr(connection, "KEEPALIVES", connection.KEEPALIVES | hurried)
-    with tcp_proxy(f"{source.host}/.s.PGSQL.{source.port}") as network:
+    with tcp_proxy(socket_of(source)) as network:
         yield Harness(pipeline, source, network, s3, service, tmp_path / "work", record_property)
 
 

@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeAlias
 
 import boto3
 import psutil
+import psycopg
 import pytest
 from botocore.config import Config
 from google.cloud import bigquery
@@ -58,6 +59,8 @@ class Harness:
     record: Callable[[str, object], None]
     # What pg_dump says is heard here too.
     hear: Callable[[str], None] = lambda _: None
+    # What the lake is told of other runs: all have ended, unless it cannot be known.
+    is_running: Callable[[str], bool | None] = lambda _: False
     runs: int = 0
     changes: dict[str, Any] = field(default_factory=dict)
 
@@ -70,7 +73,7 @@ class Harness:
         client = bigquery.Client(project=self.pipeline.warehouse.client.project, client_options=options)
         run = Run(f"run-{self.runs}", f"run-{self.runs}")
         return Services(
-            LakeWriter(lake, run, lambda _: False),
+            LakeWriter(lake, run, self.is_running),
             replace(self.source, host="127.0.0.1", port=str(self.network.port)),
             DuckDBConverter(self.folder / Stage.PARQUET),
             replace(self.pipeline.warehouse, client=client),
@@ -85,6 +88,13 @@ class Harness:
             return list(ingest(PARTITIONS, stages, services, self.folder, progress=lambda line: self.hear(line)))
         except OperatorError as error:
             return error
+
+    @contextmanager
+    def server(self) -> Iterator[psycopg.Connection]:
+        """A superuser's session on the server that the source is."""
+        host, database = self.source.host, self.source.dbname
+        with psycopg.connect(host=host, user="postgres", dbname=database, autocommit=True) as connection:
+            yield connection
 
     def bounded(self, stages: Sequence[Stage] = tuple(Stage)) -> list[StageResult] | OperatorError:
         """The same; a test that waits for longer has found a hang."""
@@ -165,7 +175,8 @@ def check_nothing_left(harness: Harness) -> None:
     deadline = time.monotonic() + 10
     while True:
         dumps = [each.name() for each in psutil.Process().children(recursive=True) if each.name() == "pg_dump"]
-        sessions = harness.pipeline.source.execute(SESSIONS).fetchone()
+        with harness.server() as server:
+            sessions = server.execute(SESSIONS).fetchone()
         files = [path for path in harness.folder.rglob("*") if path.is_file()]
         if (dumps, sessions, files) == ([], (0,), []):
             return

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import date, timedelta
 from functools import partial
@@ -23,6 +23,7 @@ from mozagg2bq_assets.local.stack import Stack, isolated
 from mozagg2bq_assets.model.partitions import DayRange
 from mozagg2bq_assets.model.tables import AggregateType
 from mozagg2bq_assets_tests.helpers.dagster import LOG, dagster_dev
+from mozagg2bq_assets_tests.helpers.wait import wait_for
 
 LONG = settings().max_examples == 500
 # A hundred partitions, or all of the history: tables are tiny.
@@ -74,14 +75,6 @@ def watched() -> Iterator[Watched]:
                 yield Watched(stack, environment, url, psutil.Process(pid))
         finally:
             stack.down()
-
-
-def wait_for(condition: Callable[[], object], seconds: float) -> None:
-    """Until it is so."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
 
 
 def loaded(watched: Watched) -> int:

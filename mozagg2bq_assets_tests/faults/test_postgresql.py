@@ -8,42 +8,12 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 
 import psutil
-import psycopg
 import pytest
 
 from mozagg2bq_assets.postgres import dump as dump_module
 from mozagg2bq_assets.postgres import pg_dump
 from mozagg2bq_assets_tests.faults.harness import Harness, Injection, check, parametrized
-
-MOMENTS = (
-    "last built-in OID",
-    "reading schemas",
-    "reading user-defined tables",
-    "dumping contents of table",
-    "finished item",
-    "saving database definition",
-)
-TABLE = "build_id_nightly_73_20191202"
-END_SESSIONS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'telemetry'"
-
-
-def at(moment: str, act: Callable[[Harness], None]) -> Callable[[Harness], AbstractContextManager[None]]:
-    """Do something when pg_dump says for the first time what it is at."""
-
-    @contextmanager
-    def inject(harness: Harness) -> Iterator[None]:
-        done = threading.Event()
-
-        def hear(message: str) -> None:
-            if f"pg_dump: {moment}" in message and not done.is_set():
-                done.set()
-                act(harness)
-
-        harness.hear = hear
-        yield
-        assert done.is_set(), "pg_dump did not say that"
-
-    return inject
+from mozagg2bq_assets_tests.faults.moments import CHANGES, END_SESSIONS, MOMENTS, TABLE, allowed_rows, at, execute
 
 
 def dumps() -> list[psutil.Process]:
@@ -59,16 +29,6 @@ def send(number: signal.Signals, worker: bool) -> Callable[[Harness], None]:
             os.kill(dumps()[-1 if worker else 0].pid, number)
 
     return act
-
-
-def execute(harness: Harness, statement: str) -> None:
-    """As the source's owner, in a session of its own, which does not wait for locks longer than a dump takes."""
-    with (
-        suppress(psycopg.errors.LockNotAvailable),
-        psycopg.connect(harness.pipeline.source.info.dsn, autocommit=True) as connection,
-    ):
-        connection.execute("SET lock_timeout = '20s'")
-        connection.execute(statement.encode())
 
 
 def meanwhile(statement: str) -> Callable[[Harness], None]:
@@ -138,23 +98,6 @@ ROLE_SETTINGS = {
     "max_parallel_workers_per_gather": "0",
     "work_mem": "'64kB'",
 }
-# What others do to a table of the second day. The last number is of rows that it may have besides 250.
-CHANGES = {
-    "rows are inserted": (f"INSERT INTO {TABLE} VALUES ('{{}}', '{{1}}')", 251),
-    "rows are updated": (f"UPDATE {TABLE} SET histogram = '{{7}}'", 250),
-    "a table is truncated": (f"TRUNCATE {TABLE}", 0),
-    "a table is dropped": (f"DROP TABLE {TABLE}", 0),
-    "a table is renamed": (f"ALTER TABLE {TABLE} RENAME TO elsewhere", 0),
-    "a table is rewritten": (f"VACUUM FULL {TABLE}", 250),
-    "a table is made anew": (
-        f"BEGIN; ALTER TABLE {TABLE} RENAME TO old; CREATE TABLE {TABLE} AS SELECT * FROM old; DROP TABLE old; COMMIT",
-        250,
-    ),
-    "a column is added": (f"ALTER TABLE {TABLE} ADD COLUMN id serial", 250),
-    "a table appears": ("CREATE TABLE build_id_esr_1_20191202 (dimensions jsonb, histogram bigint[])", 250),
-    "an index is dropped": (f"DROP INDEX {TABLE}_dimensions_idx", 250),
-    "statistics are made": (f"ANALYZE {TABLE}", 250),
-}
 FORBIDDEN = {
     "no login": ("ALTER ROLE telemetry NOLOGIN", "ALTER ROLE telemetry LOGIN", "POSTGRES_HOST"),
     "no more connections": (
@@ -197,9 +140,8 @@ def _injections() -> Iterator[Injection]:
         ended = at(moment, lambda h: execute(h, END_SESSIONS))
         yield Injection(f"PostgreSQL: sessions ended, {moment}", ended, exact=True)
         for change, (statement, rows) in CHANGES.items():
-            # A day may lose one of its tables, whatever that holds.
-            allowed = (250, 251) if rows else tuple(range(252))
-            yield Injection(f"PostgreSQL: {change}, {moment}", at(moment, meanwhile(statement)), rows=allowed)
+            inject = at(moment, meanwhile(statement))
+            yield Injection(f"PostgreSQL: {change}, {moment}", inject, rows=allowed_rows(rows))
     for moment in MOMENTS[1:5]:
         for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV):
             for worker in (False, True):

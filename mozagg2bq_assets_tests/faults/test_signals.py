@@ -12,22 +12,10 @@ from tempfile import gettempdir
 import psutil
 import pytest
 
-from mozagg2bq_assets_tests.faults.harness import Harness, Injection, check, faulty, parametrized, request_of
+from mozagg2bq_assets_tests.faults.harness import Harness, Injection, check, faulty, parametrized
+from mozagg2bq_assets_tests.faults.moments import REQUESTS
 from mozagg2bq_assets_tests.helpers.proxies import Answer, HttpProxy, Request
 
-REQUESTS: dict[str, tuple[str, Callable[[Request], bool]]] = {
-    "PUT of a data file": ("s3", request_of("PUT", r"\.dat\.gz")),
-    "PUT of a dump's manifest": ("s3", request_of("PUT", r"raw_dump/.*manifest")),
-    "PUT of Parquet": ("s3", request_of("PUT", r"\.parquet")),
-    "PUT of a Parquet file's manifest": ("s3", request_of("PUT", r"parquet/.*manifest")),
-    "PUT of a load's manifest": ("s3", request_of("PUT", r"bigquery_table/.*manifest")),
-    "listing": ("s3", request_of("GET", "list-type")),
-    "make the table": ("bigquery", request_of("POST", r"/tables\?")),
-    "begin an upload": ("bigquery", request_of("POST", "/upload/")),
-    "bytes of an upload": ("bigquery", request_of("PUT", "/upload/")),
-    "look at a job": ("bigquery", request_of("GET", "/jobs/")),
-    "results of a query": ("bigquery", request_of("GET", "/queries/")),
-}
 ENDS_AT_ONCE, ENDS_ITSELF = signal.SIGKILL, signal.SIGINT
 
 

@@ -29,7 +29,7 @@ from mozagg2bq_assets.pipeline.result import StageResult
 from mozagg2bq_assets.pipeline.source import open_source
 from mozagg2bq_assets.postgres.connection import Postgres
 from mozagg2bq_assets.settings import read_postgres
-from mozagg2bq_assets_tests.helpers.proxies import Answer, HttpProxy, Request, TcpProxy, tcp_proxy
+from mozagg2bq_assets_tests.helpers.proxies import Answer, HttpProxy, Request, TcpProxy, socket_of, tcp_proxy
 from mozagg2bq_assets_tests.helpers.runs import DAYS, TYPE, Pipeline
 
 PARTITIONS = [Partition(TYPE, day) for day in DAYS]
@@ -43,7 +43,7 @@ def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def network(source: Postgres) -> Iterator[TcpProxy]:
     """A proxy before PostgreSQL."""
-    with tcp_proxy(f"{source.host}/.s.PGSQL.{source.port}") as proxy:
+    with tcp_proxy(socket_of(source)) as proxy:
         yield proxy
 
 
@@ -235,7 +235,7 @@ def test_postgresql_is_cut_off(
 def test_postgresql_that_starts_again(pipeline: Pipeline, tmp_path: Path, source: Postgres) -> None:
     """Nobody listens at first: it is waited for, and said so; without patience, the run ends with the reason."""
     said: list[str] = []
-    with tcp_proxy(f"{source.host}/.s.PGSQL.{source.port}") as network:
+    with tcp_proxy(socket_of(source)) as network:
         through = source_through(network, source)
     with pytest.raises(TransientError, match="cannot connect to PostgreSQL"):
         run(pipeline, tmp_path, source=through, patience_seconds=0)
@@ -243,7 +243,7 @@ def test_postgresql_that_starts_again(pipeline: Pipeline, tmp_path: Path, source
     def start_at_the_second_try(message: str) -> None:
         said.append(message)
         if len(said) == 2:
-            stack.enter_context(tcp_proxy(f"{source.host}/.s.PGSQL.{source.port}", network.port))
+            stack.enter_context(tcp_proxy(socket_of(source), network.port))
 
     with ExitStack() as stack:
         check_exact(pipeline, run(pipeline, tmp_path, start_at_the_second_try, source=through))

@@ -13,6 +13,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple, TypeAlias
 from urllib.parse import urlsplit
 
+from mozagg2bq_assets.postgres.connection import Postgres
+
 SO_ATTACH_FILTER = 26  # of Linux
 
 
@@ -152,6 +154,11 @@ class TcpProxy:
         while self.connections:
             with suppress(OSError):
                 self.connections.pop().shutdown(socket.SHUT_RDWR)
+
+
+def socket_of(postgres: Postgres) -> str:
+    """The path of the Unix socket that it connects to."""
+    return f"{postgres.host}/.s.PGSQL.{postgres.port}"
 
 
 @contextmanager

@@ -15,7 +15,8 @@ from mozagg2bq_assets.errors import UserError
 from mozagg2bq_assets.local.dev import only_one, port_number
 from mozagg2bq_assets.local.services import free_port
 from mozagg2bq_assets.local.stack import ROOT
-from mozagg2bq_assets_tests.local.test_sharing import process, wait_until
+from mozagg2bq_assets_tests.helpers.wait import wait_for
+from mozagg2bq_assets_tests.local.test_sharing import process
 
 pytestmark = pytest.mark.integration
 
@@ -82,7 +83,7 @@ def test_second_make_dev(tmp_path: Path) -> None:
 def test_dagster_outlives_make_dev(tmp_path: Path) -> None:
     """A `make dev` that was killed counts as running for as long as its `dagster dev` does."""
     with process(DAGSTER, str(tmp_path), str(free_port())) as dev:
-        wait_until(lambda: psutil.Process(dev.pid).children())
+        wait_for(lambda: psutil.Process(dev.pid).children())
         (dagster,) = psutil.Process(dev.pid).children()
         dev.kill()
         dev.wait()
@@ -91,7 +92,7 @@ def test_dagster_outlives_make_dev(tmp_path: Path) -> None:
                 pass
         finally:
             os.killpg(dagster.pid, signal.SIGKILL)
-    wait_until(lambda: not dagster.is_running() or dagster.status() == psutil.STATUS_ZOMBIE)
+    wait_for(lambda: not dagster.is_running() or dagster.status() == psutil.STATUS_ZOMBIE)
     with only_one(tmp_path, ""):
         pass
 

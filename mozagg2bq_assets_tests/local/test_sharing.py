@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,6 +15,7 @@ import pytest
 
 from mozagg2bq_assets.local.commands import INTERRUPTED
 from mozagg2bq_assets.local.stack import STATE_DIR, Stack
+from mozagg2bq_assets_tests.helpers.wait import wait_for
 from mozagg2bq_assets_tests.local.test_stack import is_alive, pids
 
 pytestmark = pytest.mark.integration
@@ -63,14 +64,6 @@ def close_terminal(other: subprocess.Popen[str]) -> None:
     assert other.wait(60) == INTERRUPTED
 
 
-def wait_until(condition: Callable[[], object]) -> None:
-    """Return when it holds; fail if it does not in a minute."""
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 @pytest.fixture
 def idle() -> Iterator[Stack]:
     """A stack of the test's own that nobody has started."""
@@ -116,7 +109,7 @@ def test_the_demo_has_a_stack_of_its_own(tmp_path: Path) -> None:
     command = (sys.executable, "-m", "mozagg2bq_assets.local.demo")
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as demo:
-        wait_until(lambda: demo.poll() is not None or list(tmp_path.glob("mozagg2bq-demo-*/bigquery.json")))
+        wait_for(lambda: demo.poll() is not None or list(tmp_path.glob("mozagg2bq-demo-*/bigquery.json")))
         (folder,) = tmp_path.glob("mozagg2bq-demo-*")
         running = pids(Stack(folder))
         opened = {Path(file.path) for file in psutil.Process(demo.pid).open_files()}

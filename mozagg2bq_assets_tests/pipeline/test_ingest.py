@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from mozagg2bq_assets.postgres.dump import Dumper
 from mozagg2bq_assets.postgres.pg_dump import LOCK_WAIT_SECONDS
 from mozagg2bq_assets.settings import read_postgres
 from mozagg2bq_assets_tests.helpers.runs import DAYS, TYPE, Pipeline
+from mozagg2bq_assets_tests.helpers.wait import wait_for
 
 PARTITIONS = [Partition(TYPE, day) for day in DAYS]
 ALL = tuple(Stage)
@@ -125,7 +126,7 @@ def test_leaving_while_a_table_is_locked(pipeline: Pipeline, tmp_path: Path) -> 
     with ThreadPoolExecutor(1) as pool, pipeline.source.transaction():
         pipeline.source.execute("LOCK TABLE build_id_nightly_73_20191202 IN ACCESS EXCLUSIVE MODE")
         dumps = pool.submit(list, dumper.dump(PARTITIONS))
-        wait_until(lambda: waiting_sessions(pipeline) == 1)
+        wait_for(lambda: waiting_sessions(pipeline) == 1, LOCK_WAIT_SECONDS / 2)
         cancelled.set()
         with pytest.raises(Cancelled):
             dumps.result(LOCK_WAIT_SECONDS / 2)
@@ -143,7 +144,7 @@ def test_leaving_while_pg_dump_works(pipeline: Pipeline, tmp_path: Path) -> None
         list(dumper.dump(PARTITIONS))
     assert list(tmp_path.iterdir()) == []
     sessions = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'telemetry'"
-    wait_until(lambda: pipeline.source.execute(sessions).fetchone() == (0,))
+    wait_for(lambda: pipeline.source.execute(sessions).fetchone() == (0,), LOCK_WAIT_SECONDS / 2)
 
 
 def cancel_and_wait(cancelled: threading.Event) -> None:
@@ -157,14 +158,6 @@ def waiting_sessions(pipeline: Pipeline) -> int:
     """How many sessions wait for a lock."""
     (count,) = pipeline.source.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone() or (0,)
     return int(count)
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Not longer than half of pg_dump's lock wait."""
-    deadline = time.monotonic() + LOCK_WAIT_SECONDS / 2
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_source_away(pipeline: Pipeline, tmp_path: Path) -> None:

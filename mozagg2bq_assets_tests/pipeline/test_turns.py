@@ -21,7 +21,7 @@ from mozagg2bq_assets.postgres.connection import Postgres
 from mozagg2bq_assets.postgres.dump import Dumper, PartitionDump
 from mozagg2bq_assets.postgres.turn import reading_turn
 from mozagg2bq_assets_tests.helpers.runs import DAYS, TYPE, Pipeline
-from mozagg2bq_assets_tests.pipeline.test_ingest import wait_until
+from mozagg2bq_assets_tests.helpers.wait import wait_for
 
 PARTITIONS = [Partition(TYPE, day) for day in DAYS]
 
@@ -57,7 +57,7 @@ def test_waiting_is_said_and_can_be_ended(pipeline: Pipeline, source: Postgres, 
         assert pipeline.source.execute(locks).fetchone() == (1,)
         # Who holds it or waits for it keeps the server from nothing: neither has a snapshot.
         snapshots = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'telemetry' AND backend_xmin IS NOT NULL"
-        wait_until(lambda: pipeline.source.execute(snapshots).fetchone() == (0,))
+        wait_for(lambda: pipeline.source.execute(snapshots).fetchone() == (0,))
         cancelled.set()
         with pytest.raises(Cancelled):
             dumps.result(10)

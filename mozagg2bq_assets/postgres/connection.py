@@ -28,20 +28,21 @@ OLDEST_SERVER = 110000
 
 
 # A role or a database may have timeouts. pg_dump switches them off for itself, and the sessions beside it live as long,
-# so they switch them off too. A query sets them: poolers refuse the startup parameter `options`, and older servers lack
-# some of the names. The same settings let the server give up a silent client, and release our locks, after one minute
-# instead of two hours.
-_TIMEOUTS = ("statement", "lock", "transaction", "idle_in_transaction_session", "idle_session")
-_SETTINGS = {
-    "default_transaction_read_only": "on",
-    **{f"{name}_timeout": "0" for name in _TIMEOUTS},
-    **{f"tcp_{name.removeprefix('tcp_')}": value for name, value in KEEPALIVES.items()},
+# so they switch them off too. Statements set them: poolers refuse the startup parameter `options`. With each is the
+# first version of the server that has it. The last ones let the server give up a silent client, and release our locks,
+# after one minute instead of two hours.
+_SESSION = {
+    "statement_timeout = 0": OLDEST_SERVER,
+    "transaction_timeout = 0": 170000,
+    "lock_timeout = 0": OLDEST_SERVER,
+    "idle_in_transaction_session_timeout = 0": OLDEST_SERVER,
+    "idle_session_timeout = 0": 140000,
+    "default_transaction_read_only = on": OLDEST_SERVER,
+    f"tcp_keepalives_idle = {KEEPALIVES['keepalives_idle']}": OLDEST_SERVER,
+    f"tcp_keepalives_interval = {KEEPALIVES['keepalives_interval']}": OLDEST_SERVER,
+    f"tcp_keepalives_count = {KEEPALIVES['keepalives_count']}": OLDEST_SERVER,
+    f"tcp_user_timeout = {KEEPALIVES['tcp_user_timeout']}": 120000,
 }
-_SESSION = f"""
-SELECT set_config(pg_settings.name, wanted.value, false)
-FROM pg_catalog.pg_settings JOIN (VALUES {", ".join(f"('{name}', '{value}')" for name, value in _SETTINGS.items())})
-    AS wanted (name, value) ON wanted.name = pg_settings.name
-"""
 
 _LEADING_ELSEWHERE = ("PGHOSTADDR", "PGSERVICE", "PGSERVICEFILE", "PGOPTIONS")
 
@@ -98,7 +99,9 @@ class Postgres:
                 client_encoding="utf8",
                 autocommit=True,
             )
-            connection.execute(_SESSION.encode())
+            version = connection.info.server_version
+            wanted = "; ".join(f"SET {setting}" for setting, since in _SESSION.items() if since <= version)
+            connection.execute(wanted.encode())
             connection.autocommit = False
         except psycopg.OperationalError as error:
             lines = (line for line in map(str.strip, str(error).splitlines()) if not line.endswith("?"))

@@ -78,11 +78,11 @@ def stopped(harness: Harness) -> Iterator[None]:
 
 # Settings that a role may have, and that must not matter.
 ROLE_SETTINGS = {
-    "statement_timeout": "'1ms'",
+    "statement_timeout": "'2ms'",
     "lock_timeout": "'1ms'",
     "idle_in_transaction_session_timeout": "'1ms'",
     "idle_session_timeout": "'1ms'",
-    "transaction_timeout": "'1ms'",
+    "transaction_timeout": "'2ms'",
     "default_transaction_isolation": "'serializable'",
     "default_transaction_deferrable": "on",
     "default_transaction_read_only": "off",
@@ -121,7 +121,7 @@ FORBIDDEN = {
         f"the columns of {TABLE} are not",
     ),
     "a column has another type": (
-        f"ALTER TABLE {TABLE} ALTER COLUMN dimensions TYPE json",
+        f"DROP INDEX {TABLE}_dimensions_idx; ALTER TABLE {TABLE} ALTER COLUMN dimensions TYPE json",
         f"ALTER TABLE {TABLE} ALTER COLUMN dimensions TYPE jsonb USING dimensions::jsonb",
         f"the columns of {TABLE} are not",
     ),
@@ -147,7 +147,7 @@ def _injections() -> Iterator[Injection]:
             for worker in (False, True):
                 who = "a worker" if worker else "pg_dump"
                 yield Injection(f"pg_dump: {number.name} to {who}, {moment}", at(moment, send(number, worker)))
-    yield Injection("pg_dump: stopped until its deadline", stopped, says="pg_dump was ended, as it took more than")
+    yield Injection("pg_dump: stopped until its deadline", stopped, exact=True)
     for name, value in ROLE_SETTINGS.items():
         inject = set_up(f"ALTER ROLE telemetry SET {name} = {value}", f"ALTER ROLE telemetry RESET {name}")
         yield Injection(f"role: {name} is {value}", inject, exact=True)

@@ -98,6 +98,7 @@ class Postgres:
                 application_name="mozagg2bq",
                 client_encoding="utf8",
                 autocommit=True,
+                prepare_threshold=None,  # a pooler's next client would find our statement prepared
             )
             version = connection.info.server_version
             wanted = "; ".join(f"SET {setting}" for setting, since in _SESSION.items() if since <= version)

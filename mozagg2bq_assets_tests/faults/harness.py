@@ -17,7 +17,6 @@ from typing import Any, Literal, TypeAlias
 
 import boto3
 import psutil
-import psycopg
 import pytest
 from botocore.config import Config
 from google.cloud import bigquery
@@ -37,6 +36,7 @@ from mozagg2bq_assets.pipeline.result import StageResult
 from mozagg2bq_assets.postgres.connection import Postgres
 from mozagg2bq_assets_tests.helpers.proxies import Answer, HttpProxy, Request, TcpProxy
 from mozagg2bq_assets_tests.helpers.runs import DAYS, TYPE, Pipeline
+from mozagg2bq_assets_tests.helpers.standby import administrator_of
 
 PARTITIONS = [Partition(TYPE, day) for day in DAYS]
 # Nothing of three tiny days takes longer, with all that is waited for.
@@ -88,13 +88,6 @@ class Harness:
             return list(ingest(PARTITIONS, stages, services, self.folder, progress=lambda line: self.hear(line)))
         except OperatorError as error:
             return error
-
-    @contextmanager
-    def server(self) -> Iterator[psycopg.Connection]:
-        """A superuser's session on the server that the source is."""
-        host, database = self.source.host, self.source.dbname
-        with psycopg.connect(host=host, user="postgres", dbname=database, autocommit=True) as connection:
-            yield connection
 
     def bounded(self, stages: Sequence[Stage] = tuple(Stage)) -> list[StageResult] | OperatorError:
         """The same; a test that waits for longer has found a hang."""
@@ -175,7 +168,7 @@ def check_nothing_left(harness: Harness) -> None:
     deadline = time.monotonic() + 10
     while True:
         dumps = [each.name() for each in psutil.Process().children(recursive=True) if each.name() == "pg_dump"]
-        with harness.server() as server:
+        with administrator_of(harness.source) as server:
             sessions = server.execute(SESSIONS).fetchone()
         files = [path for path in harness.folder.rglob("*") if path.is_file()]
         if (dumps, sessions, files) == ([], (0,), []):

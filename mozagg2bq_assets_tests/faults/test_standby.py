@@ -9,7 +9,7 @@ import pytest
 from mozagg2bq_assets_tests.faults.harness import Harness, Injection, check, check_nothing_left, parametrized
 from mozagg2bq_assets_tests.faults.moments import CHANGES, END_SESSIONS, MOMENTS, TABLE, allowed_rows, at, execute
 from mozagg2bq_assets_tests.helpers.proxies import socket_of, tcp_proxy
-from mozagg2bq_assets_tests.helpers.standby import Standby, standby_of
+from mozagg2bq_assets_tests.helpers.standby import Standby, administrator_of, standby_of
 
 
 def on_standby(
@@ -39,14 +39,14 @@ def replay(harness: Harness, standby: Standby, statements: tuple[str, ...]) -> N
 
 def fall_behind(harness: Harness, standby: Standby) -> None:
     """From now on the standby does not see what the primary does."""
-    with standby.administrator() as connection:
+    with administrator_of(standby.postgres) as connection:
         connection.execute("SELECT pg_wal_replay_pause()")
     execute(harness, f"TRUNCATE {TABLE}")
 
 
 def as_administrator(statement: str, _: Harness, standby: Standby) -> None:
     """Execute it on the standby."""
-    with standby.administrator() as connection:
+    with administrator_of(standby.postgres) as connection:
         connection.execute(statement.encode())
 
 

@@ -18,6 +18,11 @@ from mozagg2bq_assets_tests.helpers.wait import wait_for
 REPLAY_SECONDS = 30
 
 
+def administrator_of(server: Postgres) -> psycopg.Connection:
+    """A superuser's session on an embedded server, primary or standby."""
+    return psycopg.connect(host=server.host, user="postgres", dbname=server.dbname, autocommit=True)
+
+
 @dataclass(frozen=True)
 class Standby:
     """A standby that runs; `postgres` is how the pipeline connects to it."""
@@ -25,17 +30,10 @@ class Standby:
     data_dir: Path
     postgres: Postgres
 
-    @contextmanager
-    def administrator(self) -> Iterator[psycopg.Connection]:
-        """A superuser's session, which replay ends only for what it reads itself."""
-        host, database = self.postgres.host, self.postgres.dbname
-        with psycopg.connect(host=host, user="postgres", dbname=database, autocommit=True) as connection:
-            yield connection
-
     def wait_for_replay(self, primary: psycopg.Connection) -> None:
         """Until it has all that the primary has now; sessions in the way of that have been ended."""
         written = primary.execute("SELECT pg_current_wal_insert_lsn()").fetchone()
-        with self.administrator() as connection:
+        with administrator_of(self.postgres) as connection:
             replayed = "SELECT pg_last_wal_replay_lsn() >= %s"
             wait_for(lambda: connection.execute(replayed, written).fetchone() == (True,), REPLAY_SECONDS)
 

@@ -76,5 +76,6 @@ def test_all_stages(pooled: Postgres, pipeline: Pipeline, tmp_path: Path) -> Non
     """Every day is exact."""
     results = pipeline.ingest(tmp_path, source=pooled)
     assert [str(result.error) for result in results if result.error] == []
-    assert pipeline.reconcile().differences == []
-    assert [day.bigquery_rows for day in pipeline.reconcile().days] == [250] * 3
+    report = pipeline.reconcile()
+    assert report.differences == []
+    assert [day.bigquery_rows for day in report.days] == [250] * 3

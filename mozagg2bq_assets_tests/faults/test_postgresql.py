@@ -81,7 +81,7 @@ ROLE_SETTINGS = {
     "statement_timeout": "'2ms'",
     "lock_timeout": "'1ms'",
     "idle_in_transaction_session_timeout": "'1ms'",
-    "idle_session_timeout": "'1ms'",
+    "idle_session_timeout": "'100ms'",  # with less, a busy machine's session ends before it has said a word
     "transaction_timeout": "'2ms'",
     "default_transaction_isolation": "'serializable'",
     "default_transaction_deferrable": "on",

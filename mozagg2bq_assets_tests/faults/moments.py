@@ -73,12 +73,15 @@ def at(moment: str, act: Callable[[Harness], None]) -> Callable[[Harness], Abstr
 
 
 def execute(harness: Harness, statement: str) -> None:
-    """As the source's owner, in a session of its own, which does not wait for locks longer than a dump takes."""
+    """As the source's owner, in a session of its own.
+
+    The dump waits until it is done, so a lock that the dump holds is not waited for long.
+    """
     with (
         suppress(psycopg.errors.LockNotAvailable),
         psycopg.connect(harness.pipeline.source.info.dsn, autocommit=True) as connection,
     ):
-        connection.execute("SET lock_timeout = '20s'")
+        connection.execute("SET lock_timeout = '2s'")
         connection.execute(statement.encode())
 
 

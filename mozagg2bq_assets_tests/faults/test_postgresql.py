@@ -158,7 +158,7 @@ def _injections() -> Iterator[Injection]:
 
 
 @pytest.mark.stress
-@parametrized(list(_injections()), 16)
+@parametrized(list(_injections()), 14)
 def test_postgresql(harness: Harness, injection: Injection) -> None:
     """Whatever the source does."""
     check(harness, injection)

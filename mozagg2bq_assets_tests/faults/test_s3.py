@@ -65,7 +65,7 @@ INJECTIONS = [
 
 
 @pytest.mark.stress
-@parametrized(INJECTIONS, 14)
+@parametrized(INJECTIONS, 13)
 def test_s3(harness: Harness, injection: Injection) -> None:
     """Once, and for good."""
     check(harness, injection)

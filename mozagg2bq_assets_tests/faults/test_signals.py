@@ -62,7 +62,7 @@ def _injections() -> Iterator[Injection]:
 
 
 @pytest.mark.stress
-@parametrized(list(_injections()), 6)
+@parametrized(list(_injections()), 5)
 def test_signals(harness: Harness, injection: Injection) -> None:
     """What it has committed stays, and the next run does the rest: both runs after it are exact."""
     check(harness, injection)

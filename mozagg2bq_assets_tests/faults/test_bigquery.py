@@ -57,7 +57,7 @@ ANSWERS: dict[str, tuple[Make, bool]] = {
 
 
 @pytest.mark.stress
-@parametrized(list(answered("BigQuery", "bigquery", REQUESTS, ANSWERS)), 11)
+@parametrized(list(answered("BigQuery", "bigquery", REQUESTS, ANSWERS)), 12)
 def test_bigquery(harness: Harness, injection: Injection) -> None:
     """Once, and for good."""
     check(harness, injection)

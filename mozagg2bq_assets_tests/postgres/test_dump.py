@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -409,6 +410,17 @@ def test_timeouts_of_a_database(
         assert dump(source, [THIRD], tmp_path)[THIRD].rows.total == 300_000
     finally:
         administrator.execute(f"ALTER DATABASE telemetry RESET {setting}")
+
+
+def test_an_idle_timeout_of_a_database(administrator: psycopg.Connection, source: Postgres) -> None:
+    """It does not end a session that has nothing to say for longer."""
+    administrator.execute("ALTER DATABASE telemetry SET idle_session_timeout = '100ms'")
+    try:
+        with source.connect() as connection:
+            time.sleep(0.5)
+            assert connection.execute("SELECT 1").fetchone() == (1,)
+    finally:
+        administrator.execute("ALTER DATABASE telemetry RESET idle_session_timeout")
 
 
 def test_a_row_that_cannot_be_converted(

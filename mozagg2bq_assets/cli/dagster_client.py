@@ -135,10 +135,12 @@ class DagsterClient:
         return str(self._webserver.ask(graphql.RETRY_BACKFILL, id=id_)["backfillId"])
 
     def cancel(self, id_: str) -> None:
-        """End its runs, queued ones too. What is committed stays. Raises UserError where one goes on all the same.
+        """End its runs, queued ones too. What is committed stays.
 
         Runs are ended here, as the daemon sees a canceled backfill after half a minute, and may launch more until then.
+        Raises UserError where one goes on all the same, and where there is nothing left to cancel.
         """
+        self._check_not_over(id_)
         if not is_run(id_):
             self._webserver.ask(graphql.CANCEL_BACKFILL, id=id_)
         deadline, quiet = time.monotonic() + CANCEL_SECONDS, 0
@@ -150,6 +152,12 @@ class DagsterClient:
             if under_way:
                 self._webserver.ask(graphql.TERMINATE_RUNS, ids=under_way)
             time.sleep(POLL_SECONDS)
+        self._check_not_over(id_)
+
+    def _check_not_over(self, id_: str) -> None:
+        progress = self.progress(id_)
+        if progress.ended and not progress.canceled:
+            raise UserError(f"{kind(id_)} {id_} ended before it was canceled: {progress.status}")
 
     def follow(self, id_: str, tell: Callable[[str], None] = lambda _: None) -> Iterator[Progress]:
         """Yield its progress every few seconds until it ends; failed requests are repeated, and reported to `tell`."""

@@ -1,5 +1,6 @@
 """The assets of the three stages, for each aggregate type."""
 
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +18,7 @@ from dagster import (
     BackfillPolicy,
     Config,
     DagsterInstance,
+    DagsterRunStatus,
     DailyPartitionsDefinition,
     Failure,
     Output,
@@ -44,6 +46,7 @@ from mozagg2bq_assets.settings import RunSettings
 
 BACKFILL_ID_TAG = "dagster/backfill"
 PROGRESS_SECONDS = 5.0
+CANCEL_POLL_SECONDS = 2.0
 CAUSES = 3
 AGAIN = "when that is mended, re-execute this run, which does not do again what is committed"
 
@@ -110,7 +113,8 @@ def daily_stages(
                 timedelta(hours=settings.source_grace_hours),
             )
             attempt, log, warn = context.op_execution_context.retry_number, _progress_log(context), context.log.warning
-            for result in ingest(partitions, selected, services, folder, attempt, log, warn):
+            look = _interrupts_again(context)
+            for result in ingest(partitions, selected, services, folder, attempt, log, warn, look):
                 taken[result.stage] += 1
                 line = f"{taken[result.stage]} of {len(partitions)} days, {result}"
                 if result.error is None:
@@ -202,6 +206,21 @@ def _run(context: AssetExecutionContext) -> Run:
 def _is_running(instance: DagsterInstance, run_id: str) -> bool | None:
     run = instance.get_run_by_id(run_id)
     return None if run is None else not run.is_finished
+
+
+def _interrupts_again(context: AssetExecutionContext) -> Callable[[], None]:
+    """Interrupt this thread if the run is to end: Dagster does so once, and Python drops it in a finalizer."""
+    looked = time.monotonic()
+
+    def look() -> None:
+        nonlocal looked
+        if time.monotonic() - looked > CANCEL_POLL_SECONDS:
+            looked = time.monotonic()
+            run = context.instance.get_run_by_id(context.run.run_id)
+            if run is not None and run.status is DagsterRunStatus.CANCELING:
+                signal.raise_signal(signal.SIGINT)
+
+    return look
 
 
 def _progress_log(context: AssetExecutionContext) -> Callable[[str], None]:

@@ -77,6 +77,7 @@ def ingest(
     attempt: int = 0,
     progress: Callable[[str], None] = lambda _: None,
     warn: Callable[[str], None] | None = None,
+    look: Callable[[], None] = lambda: None,
 ) -> Generator[StageResult, None, None]:
     """Take partitions through some stages and yield what each stage did with each partition, as soon as it is done.
 
@@ -86,8 +87,9 @@ def ingest(
 
     Other threads tell `progress` what begins and what pg_dump says; the caller's tells it what is under way, after
     QUIET_SECONDS without a result. `warn`, or `progress` in its place, is told which service is waited for.
-    Leaving the generator early ends pg_dump, waits for the steps under way and begins no other. Raises OperatorError
-    for what stops all partitions.
+    Leaving the generator early ends pg_dump, waits for the steps under way and begins no other. The caller's thread
+    calls `look` at each of its turns, and leaves by what that raises. Raises OperatorError for what stops all
+    partitions.
     """
     cancelled = Event()
     patience = Patience(services.patience_seconds, warn or progress, cancelled)
@@ -105,7 +107,7 @@ def ingest(
         work = pool.submit(flow.run)
         work.add_done_callback(lambda _: flow.results.put(None))
         try:
-            while (result := flow.next_result()) is not None:
+            while (result := flow.next_result(look)) is not None:
                 yield result
             work.result()
         finally:
@@ -136,9 +138,10 @@ class _Flow:
     results: "SimpleQueue[StageResult | None]" = field(default_factory=SimpleQueue)
     under_way: dict[tuple[Partition, Stage], float] = field(default_factory=dict)
 
-    def next_result(self) -> StageResult | None:
+    def next_result(self, look: Callable[[], None]) -> StageResult | None:
         """The next result; None after the last. Says what is under way whenever there is none for QUIET_SECONDS."""
         while True:
+            look()
             try:
                 return self.results.get(timeout=QUIET_SECONDS)
             except Empty:

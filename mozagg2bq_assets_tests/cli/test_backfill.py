@@ -163,6 +163,8 @@ def test_twenty_partitions(
 
     # What is still wrong fails again, alone; rows are those of the retry.
     failed = result.stdout.removeprefix("backfill ").partition(":")[0]
+    canceled = backfill(dagster_url, "--cancel", failed)
+    assert canceled.stderr == f"Error: backfill {failed} ended before it was canceled: COMPLETED_FAILED\n"
     assert f"`mozagg2bq backfill --retry {failed}` launches what has failed" in result.stderr
     result = backfill(dagster_url, "--retry", failed, "--json", "--quiet")
     assert result.returncode == 1
@@ -254,7 +256,12 @@ def test_interrupted_and_canceled(
             assert report.differences == []
 
     arguments = command(dagster_url, "--start", str(START), "--end", str(MISSING))
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with (
+        administrator.transaction(),
+        subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process,
+    ):
+        # So that the run cannot have ended before it is canceled.
+        administrator.execute(f"LOCK TABLE build_id_nightly_73_{START:%Y%m%d} IN ACCESS EXCLUSIVE MODE")
         assert process.stdout is not None
         assert "3 days fit into one run" in process.stdout.readline()
         run_id = process.stdout.readline().removeprefix("run ").partition(":")[0]
@@ -266,6 +273,9 @@ def test_interrupted_and_canceled(
     again = backfill(dagster_url, "--retry", run_id)
     assert again.returncode == 0, again.stdout + again.stderr
     assert "6 of 6 partitions done, 0 failed" in again.stdout
+    succeeded = again.stdout.removeprefix("run ").partition(":")[0]
+    canceled = backfill(dagster_url, "--cancel", succeeded)
+    assert canceled.stderr == f"Error: run {succeeded} ended before it was canceled: SUCCESS\n"
     unknown = backfill(dagster_url, "--cancel", "nonesuch")
     assert (unknown.returncode, unknown.stderr.count("\n")) == (1, 1), unknown.stderr
 

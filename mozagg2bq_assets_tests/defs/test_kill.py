@@ -1,4 +1,4 @@
-"""A run's process is killed at random moments of a backfill, and the backfill goes on with another run."""
+"""A run's process is killed at random moments of a backfill, or does not hear that it is to end."""
 
 import os
 import random
@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import gettempdir
 
 import pytest
-from dagster import DagsterInstance
+from dagster import DagsterInstance, DagsterRunStatus
 from hypothesis import settings
 
 from mozagg2bq_assets.lake.manifest import MANIFESTS, AnyManifest, LoadManifest
@@ -19,6 +19,7 @@ from mozagg2bq_assets.lake.store import MANIFEST, Lake
 from mozagg2bq_assets.local.stack import ROOT
 from mozagg2bq_assets.model.partitions import DayRange, Partition
 from mozagg2bq_assets.model.tables import AggregateType
+from mozagg2bq_assets.postgres.pg_dump import LOCK_WAIT_SECONDS
 from mozagg2bq_assets_tests.helpers.runs import Pipeline, end_killed_runs, job_command
 
 TYPE = AggregateType.BUILD_ID
@@ -93,3 +94,20 @@ def test_killed_at_any_moment(instance: DagsterInstance, empty_pipeline: Pipelin
         assert [path for path in Path(gettempdir(), f"mozagg2bq-{os.getuid()}").iterdir() if path.is_dir()] == []
         sessions = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'telemetry'"
         assert administrator.execute(sessions).fetchone() == (0,)
+
+
+def test_a_lost_interrupt(instance: DagsterInstance, empty_pipeline: Pipeline) -> None:
+    """A run that Python has not told of its cancellation, as that came in a finalizer, looks for itself and ends."""
+    empty_pipeline.seed(DAYS)
+    with empty_pipeline.source.transaction():
+        empty_pipeline.source.execute("LOCK TABLE build_id_nightly_73_20191201 IN ACCESS EXCLUSIVE MODE")
+        process = start_run("canceled")
+        while not empty_pipeline.waiting_sessions():
+            assert process.poll() is None
+            time.sleep(0.1)
+        (run,) = instance.get_runs()
+        # No interrupt is sent.
+        instance.report_run_canceling(run)
+        assert process.wait(LOCK_WAIT_SECONDS / 2) != 0
+    (run,) = instance.get_runs()
+    assert run.status is DagsterRunStatus.CANCELED

@@ -114,6 +114,11 @@ class Pipeline(NamedTuple):
         self.lake.client.put_object(Bucket=self.lake.bucket, Key=key, Body=bytes(body))
         return key
 
+    def waiting_sessions(self) -> int:
+        """How many of the source's sessions wait for a lock."""
+        (count,) = self.source.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone() or (0,)
+        return int(count)
+
     def drop_day(self, day: date) -> None:
         """Drop the source's tables of a day."""
         sample.drop_partition(self.source, Partition(TYPE, day))

@@ -126,11 +126,11 @@ def test_leaving_while_a_table_is_locked(pipeline: Pipeline, tmp_path: Path) -> 
     with ThreadPoolExecutor(1) as pool, pipeline.source.transaction():
         pipeline.source.execute("LOCK TABLE build_id_nightly_73_20191202 IN ACCESS EXCLUSIVE MODE")
         dumps = pool.submit(list, dumper.dump(PARTITIONS))
-        wait_for(lambda: waiting_sessions(pipeline) == 1, LOCK_WAIT_SECONDS / 2)
+        wait_for(lambda: pipeline.waiting_sessions() == 1, LOCK_WAIT_SECONDS / 2)
         cancelled.set()
         with pytest.raises(Cancelled):
             dumps.result(LOCK_WAIT_SECONDS / 2)
-        assert waiting_sessions(pipeline) == 0
+        assert pipeline.waiting_sessions() == 0
     assert list(tmp_path.iterdir()) == []
 
 
@@ -152,12 +152,6 @@ def cancel_and_wait(cancelled: threading.Event) -> None:
     if not cancelled.is_set():
         cancelled.set()
         time.sleep(3 * WATCH_SECONDS)
-
-
-def waiting_sessions(pipeline: Pipeline) -> int:
-    """How many sessions wait for a lock."""
-    (count,) = pipeline.source.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone() or (0,)
-    return int(count)
 
 
 def test_source_away(pipeline: Pipeline, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
-"""A run of all days as a process of its own, by way of proxies, for signals: arguments are their URLs."""
+"""A run of all days as a process of its own, for signals: arguments are the proxies' URLs, and the days."""
 
 import sys
+from datetime import date
 
 import boto3
 from google.cloud import bigquery
@@ -15,11 +16,12 @@ from mozagg2bq_assets.pipeline.ingest import Services, ingest
 from mozagg2bq_assets.pipeline.source import open_source
 from mozagg2bq_assets.scratch import scratch_folder
 from mozagg2bq_assets.settings import BigQuerySettings, LakeSettings, read_postgres
-from mozagg2bq_assets_tests.helpers.runs import DAYS, TYPE
+from mozagg2bq_assets_tests.helpers.runs import TYPE
 
 
-def main(s3_url: str, bigquery_url: str) -> None:
+def main(s3_url: str, bigquery_url: str, *days: str) -> None:
     """All stages of all days; exits with 0 when they are done."""
+    partitions = [Partition(TYPE, date.fromisoformat(day)) for day in days]
     settings = BigQuerySettings.read()
     client = bigquery.Client(project=settings.project, client_options={"api_endpoint": bigquery_url})
     lake = Lake(LakeSettings.read(), boto3.client("s3", endpoint_url=s3_url))
@@ -31,7 +33,7 @@ def main(s3_url: str, bigquery_url: str) -> None:
             Warehouse(client, settings.dataset),
             5,
         )
-        results = list(ingest([Partition(TYPE, day) for day in DAYS], list(Stage), services, scratch))
+        results = list(ingest(partitions, list(Stage), services, scratch))
     sys.exit(any(result.error for result in results))
 
 

@@ -10,7 +10,7 @@ from mozagg2bq_assets import patience
 from mozagg2bq_assets.bigquery import warehouse as warehouse_module
 from mozagg2bq_assets.postgres import connection
 from mozagg2bq_assets.postgres.connection import Postgres
-from mozagg2bq_assets_tests.faults.harness import Harness, is_long
+from mozagg2bq_assets_tests.faults.harness import Harness, days_under_fault, is_long
 from mozagg2bq_assets_tests.helpers.proxies import HttpProxy, socket_of, tcp_proxy
 from mozagg2bq_assets_tests.helpers.runs import Pipeline
 
@@ -21,7 +21,7 @@ BEGIN, END = "<!-- the suite writes from here -->", "<!-- to here -->"
 
 @pytest.fixture
 def harness(
-    pipeline: Pipeline,
+    empty_pipeline: Pipeline,
     source: Postgres,
     s3: HttpProxy,
     service: HttpProxy,
@@ -29,14 +29,16 @@ def harness(
     monkeypatch: pytest.MonkeyPatch,
     record_property: Callable[[str, object], None],
 ) -> Iterator[Harness]:
-    """Three days in the source, and everything by way of proxies; pauses are short."""
+    """Some days in the source, and everything by way of proxies; pauses are short."""
+    days = days_under_fault()
+    empty_pipeline.seed(days)
     monkeypatch.setattr(patience, "FIRST_PAUSE_SECONDS", 0.1)
     monkeypatch.setattr(warehouse_module, "RETRY", None)
     monkeypatch.setattr(warehouse_module, "UPLOAD_RETRIES", 0)
     hurried = {"keepalives_idle": 1, "keepalives_interval": 1, "keepalives_count": 2, "tcp_user_timeout": 3000}
     monkeypatch.setattr(connection, "KEEPALIVES", connection.KEEPALIVES | hurried)
     with tcp_proxy(socket_of(source)) as network:
-        yield Harness(pipeline, source, network, s3, service, tmp_path / "work", record_property)
+        yield Harness(empty_pipeline, source, network, s3, service, tmp_path / "work", days, record_property)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

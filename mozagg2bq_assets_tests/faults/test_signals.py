@@ -27,7 +27,7 @@ def signalled(
     @contextmanager
     def inject(harness: Harness) -> Iterator[None]:
         command = (sys.executable, "-m", "mozagg2bq_assets_tests.faults.child")
-        arguments = (harness.s3.url, harness.bigquery.url)
+        arguments = (harness.s3.url, harness.bigquery.url, *map(str, harness.days))
         process = subprocess.Popen((*command, *arguments), stderr=subprocess.PIPE)
         target: HttpProxy = getattr(harness, proxy)
 

@@ -65,6 +65,8 @@ def http_proxy(target: str, timeout_seconds: float = 60) -> Iterator[HttpProxy]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        # Head and body of an answer are sent one by one: else the body would wait for the client's delayed ACK.
+        disable_nagle_algorithm = True
 
         def forward(self, request: Request) -> tuple[Answer, list[tuple[str, str]]]:
             # The name of the host is signed, so it stays the one that the client has used.

@@ -14,6 +14,7 @@ from uuid import uuid4
 
 from google.api_core.exceptions import Conflict, NotFound
 from google.cloud import bigquery
+from google.cloud.bigquery import client as google_client
 from google.cloud.bigquery.retry import DEFAULT_RETRY
 
 from mozagg2bq_assets.bigquery.errors import bigquery_errors
@@ -30,16 +31,18 @@ from mozagg2bq_assets.settings import BigQuerySettings
 RETRY = DEFAULT_RETRY.with_timeout(6)
 UPLOAD_RETRIES = 2
 
-SCHEMA = [bigquery.SchemaField(c.name, c.bigquery_type, mode=c.mode, description=c.description) for c in COLUMNS]
+# Google's client holds in memory what it sends in one request, which would be a whole day, and has no option for it.
+UPLOAD_REQUEST_BYTES = 8 << 20
+google_client._DEFAULT_CHUNKSIZE = UPLOAD_REQUEST_BYTES
 
+SCHEMA = [bigquery.SchemaField(c.name, c.bigquery_type, mode=c.mode, description=c.description) for c in COLUMNS]
 
 CLUSTERING = {
     AggregateType.SUBMISSION_DATE: ("ds_nodash", "version", "metric", "channel"),
     AggregateType.BUILD_ID: ("metric", "channel", "os", "version"),
 }
 
-# Google's client holds a whole file in memory while it uploads it, and one upload uses the whole bandwidth, so uploads
-# take turns. The load jobs after them are waited for side by side.
+# One upload uses the whole bandwidth, so uploads take turns. The load jobs after them are waited for side by side.
 _UPLOAD = Lock()
 
 _IN_RANGE = "_PARTITIONDATE >= @start AND _PARTITIONDATE < @end"

@@ -41,8 +41,9 @@ from mozagg2bq_assets.postgres.copytext import COLUMNS, row_chunks, rows
 
 PARQUET_FILE = "aggregates.parquet"
 
-# So many rows make a row group of 16 MiB and more; rows of a megabyte end a group by its size instead.
-ROW_GROUP_ROWS = 245_760
+# So many rows make a row group of 16 MiB, the least that BigQuery recommends: a group is held in memory until it is
+# written. Rows of a megabyte end a group by its size instead.
+ROW_GROUP_ROWS = 217_088
 ROW_GROUP_BYTES = 128 * 2**20
 # Distinct values of a column in a group, beyond which DuckDB gives up its dictionary. Its own default is a fifth of the
 # rows: for arrays, which hardly repeat, it then builds a dictionary in vain, which takes memory, and so spills to disk.
@@ -51,6 +52,8 @@ DICTIONARY_VALUES = 20_000
 SAMPLED_ROWS = 1_000
 # Enough for rows of 20 MiB on one thread. With half as much, row groups that are being written spill to disk.
 THREAD_MEMORY = 270 * 2**20
+# What a thread has freed goes back to the system from so much on. DuckDB's own default is 128 MiB.
+FREED_BYTES = "1MiB"
 
 _CHUNKS = pyarrow.schema(
     [(name, pyarrow.large_string()) for name in (*NAMES, "chunk")] + [(name, pyarrow.int32()) for name in PLACES]
@@ -143,6 +146,7 @@ def _config(threads: int, temp_directory: Path) -> dict[str, str | bool | int | 
         "memory_limit": f"{threads * THREAD_MEMORY}B",
         "temp_directory": str(temp_directory),
         "preserve_insertion_order": False,
+        "allocator_flush_threshold": FREED_BYTES,
     }
 
 

@@ -3,20 +3,26 @@
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 from uuid import uuid4
 
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from google.cloud import bigquery
 
-from mozagg2bq_assets.bigquery.warehouse import SCHEMA, Warehouse, check_table, open_warehouse
+from mozagg2bq_assets.bigquery.warehouse import SCHEMA, UPLOAD_REQUEST_BYTES, Warehouse, check_table, open_warehouse
 from mozagg2bq_assets.errors import UserError
 from mozagg2bq_assets.model.partitions import DayRange, Partition
 from mozagg2bq_assets.model.tables import AggregateType
 from mozagg2bq_assets.parquet.writer import write_parquet
 from mozagg2bq_assets.postgres.archive import open_archive
 from mozagg2bq_assets.settings import BigQuerySettings
+from mozagg2bq_assets_tests.faults.test_transient import warehouse_through
 from mozagg2bq_assets_tests.helpers.archives import archive_folder
+from mozagg2bq_assets_tests.helpers.proxies import Answer, HttpProxy
 from mozagg2bq_assets_tests.helpers.rows import FIRST_DAY
 
 PARTITION = Partition(AggregateType.BUILD_ID, FIRST_DAY)
@@ -34,6 +40,25 @@ def test_a_job_that_exists_already(warehouse: Warehouse, parquet: Path) -> None:
     for _ in range(2):
         warehouse.load(PARTITION, parquet, job_id)
     assert warehouse.count_partition(PARTITION).total == 16
+
+
+def test_a_file_goes_up_in_parts(warehouse: Warehouse, service: HttpProxy, parquet: Path) -> None:
+    """A whole day would not be in memory. A part that the service does not take is sent again."""
+    rows = pq.read_table(parquet)
+    metrics = pa.array([token_hex(2 * UPLOAD_REQUEST_BYTES // rows.num_rows) for _ in range(rows.num_rows)])
+    pq.write_table(rows.set_column(rows.schema.get_field_index("metric"), "metric", metrics), parquet)
+    service.fail(1, lambda request: request.method == "PUT", Answer(503))
+    warehouse_through(service, warehouse).load(PARTITION, parquet, f"job-{uuid4()}")
+    sent = [len(request.body) for request in service.requests if request.method == "PUT"]
+    assert sent[:2] == [UPLOAD_REQUEST_BYTES] * 2
+    assert sum(sent[1:]) == parquet.stat().st_size
+    assert max(sent) == UPLOAD_REQUEST_BYTES
+    (row,) = warehouse.query(
+        PARTITION.aggregate_type,
+        f"SELECT SUM(LENGTH(metric)) AS size FROM `{warehouse.table_id(PARTITION.aggregate_type)}`",
+        [],
+    )
+    assert row["size"] == pc.sum(pc.utf8_length(metrics)).as_py()
 
 
 def test_jobs_are_looked_up_where_the_table_is(

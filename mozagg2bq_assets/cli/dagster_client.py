@@ -25,6 +25,9 @@ CANCEL_SECONDS = 60.0
 # Dagster's own job of all assets; the page launches it too.
 _ASSET_JOB = "__ASSET_JOB"
 
+_ENDED = ("COMPLETED", "COMPLETED_SUCCESS", "COMPLETED_FAILED", "FAILED", *ENDED_RUN)
+_CANCELED = ("CANCELING", "CANCELED")
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -59,12 +62,12 @@ class Progress:
     @property
     def ended(self) -> bool:
         """Whether nothing more will happen."""
-        return self.status in ("COMPLETED", "COMPLETED_SUCCESS", "COMPLETED_FAILED", "FAILED", *ENDED_RUN)
+        return self.status in _ENDED
 
     @property
     def canceled(self) -> bool:
         """Whether it was canceled. Partitions that are not done then have not failed."""
-        return self.status in ("CANCELING", "CANCELED")
+        return self.status in _CANCELED
 
     @property
     def succeeded(self) -> bool:
@@ -155,9 +158,9 @@ class DagsterClient:
         self._check_not_over(id_)
 
     def _check_not_over(self, id_: str) -> None:
-        progress = self.progress(id_)
-        if progress.ended and not progress.canceled:
-            raise UserError(f"{kind(id_)} {id_} ended before it was canceled: {progress.status}")
+        status = self._state(id_).status
+        if status in _ENDED and status not in _CANCELED:
+            raise UserError(f"{kind(id_)} {id_} ended before it was canceled: {status}")
 
     def follow(self, id_: str, tell: Callable[[str], None] = lambda _: None) -> Iterator[Progress]:
         """Yield its progress every few seconds until it ends; failed requests are repeated, and reported to `tell`."""

@@ -20,6 +20,7 @@ from mozagg2bq_assets.local.stack import ROOT
 from mozagg2bq_assets.model.partitions import DayRange, Partition, Stage
 from mozagg2bq_assets_tests.helpers.dagster import dagster_dev
 from mozagg2bq_assets_tests.helpers.runs import TYPE, Pipeline
+from mozagg2bq_assets_tests.helpers.wait import wait_for_midnight
 
 SECONDS = 1000.0
 # Dagster's daemon looks for new backfills every 30 s.
@@ -30,6 +31,7 @@ SCALE = 0.01
 @pytest.fixture
 def recent(administrator: psycopg.Connection, lake: Lake, warehouse: Warehouse) -> Pipeline:
     """Two weeks of days in the source, of which the last two have most rows; nothing behind it."""
+    wait_for_midnight(5)
     sample.create_update_dates(administrator)
     days = list(sample.days())
     for day in days:

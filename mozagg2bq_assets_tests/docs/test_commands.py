@@ -20,6 +20,7 @@ import pytest
 from mozagg2bq_assets.local.stack import ROOT, isolated
 from mozagg2bq_assets_tests.docs.pages import blocks, commands, pages
 from mozagg2bq_assets_tests.helpers.dagster import dagster_dev
+from mozagg2bq_assets_tests.helpers.wait import wait_for_midnight
 
 pytestmark = pytest.mark.integration
 
@@ -59,6 +60,7 @@ def tree() -> Iterator[Tree]:
             command = (installed / "mozagg2bq", "local", action)
             subprocess.run(command, cwd=folder, env=shell, check=True, stdout=subprocess.DEVNULL)
 
+        wait_for_midnight(5)
         try:
             local("up")
             local("seed")

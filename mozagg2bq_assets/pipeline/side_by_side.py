@@ -1,8 +1,9 @@
 """Make things of items in several threads, in the order of the items."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import closing, nullcontext
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -19,10 +20,12 @@ def side_by_side(make: Callable[[Item], Made], items: Iterable[Item], width: int
     """Yield what is made of each item, in their order; `width` of them are made at once, while the next item comes.
 
     An error that `make` raises comes in its item's turn, one that the iterator raises as soon as it is seen; after that
-    no other item is begun.
+    no other item is begun. What has begun ends before this does, and `items`, if they are a generator, are closed.
     """
     iterator = iter(items)
-    with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(width) as several:
+    # Not left to Python: the traceback of an error would hold on to a generator, and so to its threads.
+    closed = closing(iterator) if isinstance(iterator, Generator) else nullcontext()
+    with closed, ThreadPoolExecutor(1) as one, ThreadPoolExecutor(width) as several:
         coming: Future[Item | None] | None = one.submit(next, iterator, None)
         under_way: deque[Future[Made]] = deque()
         while coming or under_way:

@@ -141,7 +141,7 @@ def in_the_middle(lake: Lake, url: str, stored: int, **environment: str) -> Iter
     """A run on a cluster, from when executors have stored so many files; it has not ended."""
     before = lake.objects(Stage.PARQUET, TYPE).keys()
     with start_run(url, None, **environment) as driver:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while len(lake.objects(Stage.PARQUET, TYPE).keys() - before) < stored:
             assert driver.poll() is None, "the run ended before anything could be killed"
             assert time.monotonic() < deadline

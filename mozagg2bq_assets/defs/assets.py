@@ -4,7 +4,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -92,7 +92,7 @@ def daily_stages(
         _tag_with_days(context, aggregate_type)
         failures: dict[Partition, OperatorError] = {}
         taken = Counter[Stage]()
-        with _one_line_failure(), scratch_folder() as folder, ExitStack() as stack:
+        with _one_line_failure(), scratch_folder() as folder:
             writer = LakeWriter(
                 lake.lake(),
                 _run(context),
@@ -105,7 +105,7 @@ def daily_stages(
                 writer,
                 postgres.source() if Stage.RAW_DUMP in selected else None,
                 _converter(engine, spark, writer, folder) if Stage.PARQUET in selected else None,
-                stack.enter_context(bigquery.warehouse()) if Stage.BIGQUERY_TABLE in selected else None,
+                bigquery.warehouse() if Stage.BIGQUERY_TABLE in selected else None,
                 settings.outage_patience_seconds,
                 settings.dump_jobs,
                 settings.days_in_flight,
@@ -171,8 +171,8 @@ def _recounted(
 ) -> Iterator[AssetCheckEvaluation]:
     """A run of checks alone has no days: all that are there are compared again, in the lake and in BigQuery."""
     everything = DayRange(start, datetime.now(UTC).date())
-    with _one_line_failure(), bigquery.warehouse() as warehouse:
-        report = reconcile(None, lake.lake(), warehouse, aggregate_type, everything)
+    with _one_line_failure():
+        report = reconcile(None, lake.lake(), bigquery.warehouse(), aggregate_type, everything)
     checked = [
         stage
         for stage in Stage

@@ -33,8 +33,7 @@ def histograms(aggregate_type: AggregateType) -> AssetsDefinition:
         from mozagg2bq_assets.bigquery.views import replace_view
 
         try:
-            with bigquery.warehouse() as warehouse:
-                query = replace_view(warehouse, aggregate_type)
+            query = replace_view(bigquery.warehouse(), aggregate_type)
         except OperatorError as error:
             raise Failure(str(error)) from None
         return MaterializeResult(metadata={"query": MetadataValue.md(f"```sql\n{query}\n```")})
@@ -55,13 +54,13 @@ def buckets(aggregate_type: AggregateType, start: date) -> AssetChecksDefinition
         from mozagg2bq_assets.bigquery.views import count_histograms
 
         try:
-            with bigquery.warehouse() as warehouse:
-                loaded = warehouse.count_days(aggregate_type, DayRange(start, datetime.now(UTC).date()))
-                last = sorted(loaded)[-CHECKED_DAYS:]
-                if not last:
-                    return AssetCheckResult(passed=True, description="no day is loaded")
-                days = DayRange(last[0], last[-1] + timedelta(days=1))
-                counts = count_histograms(warehouse, aggregate_type, days)
+            warehouse = bigquery.warehouse()
+            loaded = warehouse.count_days(aggregate_type, DayRange(start, datetime.now(UTC).date()))
+            last = sorted(loaded)[-CHECKED_DAYS:]
+            if not last:
+                return AssetCheckResult(passed=True, description="no day is loaded")
+            days = DayRange(last[0], last[-1] + timedelta(days=1))
+            counts = count_histograms(warehouse, aggregate_type, days)
         except OperatorError as error:
             raise Failure(str(error)) from None
         return AssetCheckResult(

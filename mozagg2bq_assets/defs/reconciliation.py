@@ -45,8 +45,8 @@ def reconciliation(aggregate_type: AggregateType, start: date) -> AssetChecksDef
     def check(postgres: PostgresResource, lake: LakeResource, bigquery: WarehouseResource) -> AssetCheckResult:
         everything = DayRange(start, datetime.now(UTC).date())
         try:
-            with postgres.source().connect() as connection, bigquery.warehouse() as warehouse:
-                return _result(reconcile(connection, lake.lake(), warehouse, aggregate_type, everything))
+            with postgres.source().connect() as connection:
+                return _result(reconcile(connection, lake.lake(), bigquery.warehouse(), aggregate_type, everything))
         except OperatorError as error:
             raise Failure(str(error)) from None
 

@@ -3,8 +3,6 @@
 Tests may give other values. No secret is a field, as pages and logs show fields: each is read where it is used.
 """
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from dagster import ConfigurableResource
@@ -71,20 +69,12 @@ class WarehouseResource(ConfigurableResource["Warehouse"]):
     dataset: str | None = _field(BigQuerySettings, "dataset")
     location: str | None = _field(BigQuerySettings, "location")
 
-    @contextmanager
-    def warehouse(self) -> "Iterator[Warehouse]":
+    def warehouse(self) -> "Warehouse":
         """Raises UserError where a value is missing or bad, or there are no credentials."""
-        # Google's client brings pandas with it, so it is imported by what uses it.
-        from dagster_gcp import BigQueryResource
+        # Google's client takes long to import, so it is imported by what uses it.
+        from mozagg2bq_assets.bigquery.warehouse import open_warehouse
 
-        from mozagg2bq_assets.bigquery import errors, warehouse
-
-        settings = BigQuerySettings.read(**_values(self))
-        with ExitStack() as stack:
-            with errors.bigquery_errors("credentials"):
-                resource = BigQueryResource(project=settings.project, location=settings.location)
-                client = stack.enter_context(resource.get_client())
-            yield warehouse.Warehouse(client, settings.dataset)
+        return open_warehouse(BigQuerySettings.read(**_values(self)))
 
 
 class SparkResource(ConfigurableResource["SparkSession"]):

@@ -253,6 +253,7 @@ def open_warehouse(settings: BigQuerySettings) -> Warehouse:
     try:
         with bigquery_errors("credentials"):
             return Warehouse(bigquery.Client(settings.project, location=settings.location), settings.dataset)
-    except ValueError as error:
+    except (ValueError, AttributeError) as error:
+        # The latter for JSON that is no object.
         reason = brief(str(error))
         raise UserError(f"BigQuery, credentials: {reason}; check GOOGLE_APPLICATION_CREDENTIALS") from error

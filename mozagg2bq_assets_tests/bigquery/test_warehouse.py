@@ -146,3 +146,12 @@ def test_table_of_somebody_else(change: Callable[[bigquery.Table], None], messag
 def test_location(stack: object) -> None:
     """Datasets are made where the settings say, and queries run there."""
     assert open_warehouse(BigQuerySettings.read(location="europe-west1")).client.location == "europe-west1"
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"type": "service_account"}'])
+def test_unreadable_credentials(stack: object, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line that names the variable."""
+    (tmp_path / "credentials.json").write_text(text)
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "credentials.json"))
+    with pytest.raises(UserError, match=r"^BigQuery, credentials: .*; check GOOGLE_APPLICATION_CREDENTIALS$"):
+        open_warehouse(BigQuerySettings.read())

@@ -310,6 +310,7 @@ def test_keys_without_a_column_are_a_warning(pipeline: Pipeline) -> None:
         ("LAKE_URI", "s3://no-such-bucket/x", "NoSuchBucket"),
         ("LAKE_URI", "", "LAKE_URI is not set"),
         ("GOOGLE_APPLICATION_CREDENTIALS", "/no/such/file", "BigQuery, credentials: File /no/such/file was not found"),
+        ("GOOGLE_APPLICATION_CREDENTIALS", "/dev/null", "/dev/null is not a valid json file"),
     ],
 )
 def test_bad_settings(

@@ -5,7 +5,7 @@ BIN := .venv/bin
 INSTALL := $(BIN)/uv pip install --quiet
 DLT := dlt[parquet,sql_database]==1.31.0 connectorx==0.4.6 psycopg2-binary==2.9.13 "sqlalchemy<2.1"
 # What executors of Spark need besides Python and the package.
-EXECUTORS := boto3 duckdb isal pyarrow pydantic pydantic-settings thrift
+EXECUTORS := boto3 duckdb isal numpy pyarrow pydantic pydantic-settings thrift
 EMULATOR := bqemulator duckdb-extensions duckdb-extension-icu duckdb-extension-spatial numpy
 
 .PHONY: install demo dev notebook test test-long bench spark-archive docs pictures image release release-check lint clean
@@ -42,8 +42,14 @@ test-long: install
 	$(BIN)/pytest --hypothesis-profile=long -o faulthandler_timeout=7200
 
 # SECTION=eras and the like run one part of it.
-bench: install .venv-dlt/installed
-	$(BIN)/python -m benchmarks.run $(SECTION)
+bench: install .venv-bench/installed .venv-dlt/installed
+	.venv-bench/bin/python -m benchmarks.run $(SECTION)
+
+# As on a server: nothing that only development needs. Google's client takes memory for pandas wherever that is.
+.venv-bench/installed: pyproject.toml constraints.txt | .venv/installed
+	$(PYTHON) -m venv .venv-bench
+	$(INSTALL) --python .venv-bench --compile-bytecode --constraint constraints.txt --editable '.[local,deploy,spark]'
+	touch $@
 
 # What a user would pick instead, to compare with.
 .venv-dlt/installed: | .venv/installed
@@ -89,4 +95,4 @@ lint: install
 
 clean:
 	test ! -e .local || $(BIN)/mozagg2bq local down
-	rm -rf .venv .venv-bigquery .venv-dlt .local
+	rm -rf .venv .venv-bench .venv-bigquery .venv-dlt .local

@@ -14,8 +14,19 @@ import tomllib
 import zipfile
 from pathlib import Path
 
+from mozagg2bq_assets.local.postgres import tools_dir
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = "mozagg2bq_assets"
+ARCHIVE = ROOT / "mozagg2bq_assets_tests" / "postgres" / "archives" / "18" / "build_id" / "20191201"
+# Much is imported where it is used. What needs the extras `local` and `spark` is left out.
+IMPORTS = f"""
+import importlib, pkgutil, {PACKAGE}
+EXTRAS = tuple(f"{PACKAGE}.{{name}}" for name in ("local", "cli.local", "parquet.concatenate", "spark"))
+for module in pkgutil.walk_packages({PACKAGE}.__path__, "{PACKAGE}."):
+    if not module.name.startswith(EXTRAS):
+        importlib.import_module(module.name)
+"""
 
 
 def main(folder: Path, executor_packages: list[str]) -> None:
@@ -59,7 +70,9 @@ def check_installed(wheel: Path, version: str, folder: Path) -> None:
     install(bin_folder, f"{wheel.resolve()}[deploy]")
     said = run(str(bin_folder / "mozagg2bq"), "--version", cwd=folder)
     expect(said == f"mozagg2bq, version {version}\n", f"--version says {said!r}")
-    run(str(bin_folder / "mozagg2bq"), "to-parquet", "--help", cwd=folder)
+    output = ("--output-dir", str(folder))
+    run(str(bin_folder / "mozagg2bq"), "to-parquet", "--quiet", "--input-dir", str(ARCHIVE), *output, cwd=folder)
+    run(str(bin_folder / "python"), "-c", IMPORTS, cwd=folder)
     run(str(bin_folder / "dagster"), "definitions", "validate", "-m", f"{PACKAGE}.definitions", cwd=folder)
     # Google's client imports pandas wherever it is, for nothing: 45 MB and half a second of each run.
     expect("pandas" not in run(str(bin_folder / "pip"), "list", cwd=folder), "pandas is installed with the wheel")
@@ -83,8 +96,9 @@ def install(bin_folder: Path, *arguments: str) -> None:
 
 
 def run(*command: str, cwd: Path | None = None) -> str:
-    """What it prints. Without the variables that could lead its imports here."""
+    """What it prints. Without the variables that could lead its imports here, and with PostgreSQL's tools on PATH."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "DAGSTER_"))}
+    environment["PATH"] = os.pathsep.join((str(tools_dir()), environment["PATH"]))
     result = subprocess.run(command, cwd=cwd, env=environment, stdout=subprocess.PIPE, text=True, check=False)
     expect(result.returncode == 0, f"{' '.join(command)}: exit status {result.returncode}\n{result.stdout}")
     return result.stdout

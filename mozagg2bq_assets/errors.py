@@ -101,3 +101,12 @@ Value = TypeVar("Value")
 
 # What was made of one partition, or why it was not: the error of one is passed on as a value, so others go on.
 Attempt: TypeAlias = Value | OperatorError
+
+
+@contextmanager
+def packages_of(extra: str) -> Iterator[None]:
+    """UserError for an import that fails, since a package of this extra is not installed."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise UserError(f"{error.name} is not installed: it comes with mozagg2bq[{extra}]") from error

@@ -9,7 +9,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from mozagg2bq_assets.cli.options import DEBUG, debug_option
-from mozagg2bq_assets.errors import OperatorError, one_line
+from mozagg2bq_assets.errors import OperatorError, one_line, packages_of
 
 # What DuckDB raises on Ctrl-C, in the place of KeyboardInterrupt.
 INTERRUPTED_QUERY = "Query interrupted"
@@ -33,7 +33,9 @@ class LazyGroup(click.Group):
         """Import the command of that name."""
         if name not in self.files:
             return super().get_command(context, name)
-        module = import_module(f"mozagg2bq_assets.cli.{self.files[name]}")
+        # `local` alone needs an extra.
+        with packages_of("local"):
+            module = import_module(f"mozagg2bq_assets.cli.{self.files[name]}")
         return next(each for each in vars(module).values() if isinstance(each, click.Command) and each.name == name)
 
     def shell_complete(self, context: click.Context, incomplete: str) -> list[CompletionItem]:

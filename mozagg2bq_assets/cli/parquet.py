@@ -19,7 +19,7 @@ from mozagg2bq_assets.cli.options import (
     quiet_option,
 )
 from mozagg2bq_assets.cli.progress import progress
-from mozagg2bq_assets.errors import DataError, OperatorError, UserError
+from mozagg2bq_assets.errors import DataError, OperatorError, UserError, packages_of
 from mozagg2bq_assets.model.partitions import Partition, parse_day
 from mozagg2bq_assets.model.tables import AggregateType
 from mozagg2bq_assets.parquet.converter import Converter, DuckDBConverter, Engine, FolderDump
@@ -111,8 +111,9 @@ def _converter(engine: Engine, work: Path) -> Converter:
 def _spark_converter(work: Path) -> Converter:
     # As with the settings: who converts with DuckDB does not wait for these.
     from mozagg2bq_assets.settings import SparkSettings
-    from mozagg2bq_assets.spark import job, session, storage
 
+    with packages_of("spark"):
+        from mozagg2bq_assets.spark import job, session, storage
     config = session.spark_config(SparkSettings.read())
     return job.SparkConverter(partial(session.open_session, config), storage.FolderStorage(work))
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dagster import ConfigurableResource
 from pydantic import Field
 
+from mozagg2bq_assets.errors import packages_of
 from mozagg2bq_assets.lake.store import Lake
 from mozagg2bq_assets.pipeline.source import open_source
 from mozagg2bq_assets.postgres.connection import Postgres
@@ -86,8 +87,8 @@ class SparkResource(ConfigurableResource["SparkSession"]):
 
     def converter(self, lake: Lake, run_id: str) -> "Converter":
         """The engine that converts what is in a lake. Raises UserError where Spark could not start."""
-        from mozagg2bq_assets.spark import job, session, storage
-
+        with packages_of("spark"):
+            from mozagg2bq_assets.spark import job, session, storage
         session.prepare()
         self._settings()
         return job.SparkConverter(self.session, storage.LakeStorage(lake.settings, run_id))

@@ -23,6 +23,7 @@ from mozagg2bq_assets.lake.store import Lake
 from mozagg2bq_assets.local import sample
 from mozagg2bq_assets.model.partitions import Partition, parse_day
 from mozagg2bq_assets.model.tables import AggregateType
+from mozagg2bq_assets_tests.helpers.archives import archive_folder
 from mozagg2bq_assets_tests.helpers.cli import COMMAND, run
 from mozagg2bq_assets_tests.helpers.wait import wait_for
 
@@ -323,3 +324,19 @@ def test_nothing_set() -> None:
     result = subprocess.run((COMMAND, "tables"), capture_output=True, text=True, check=False, env=environment)
     assert result.returncode == 1
     assert result.stderr.startswith("Error: POSTGRES_HOST is not set")
+
+
+@pytest.mark.parametrize(
+    ("package", "extra", "arguments"),
+    [
+        ("psutil", "local", ("local", "up")),
+        ("thrift", "spark", ("to-parquet", "--engine", "spark", "--input-dir", "{archive}", "--output-dir", "{tmp}")),
+    ],
+)
+def test_without_an_extra(tmp_path: Path, package: str, extra: str, arguments: tuple[str, ...]) -> None:
+    """The message names it."""
+    code = f"import sys; sys.modules['{package}'] = None; from mozagg2bq_assets.cli.main import main; main()"
+    filled = (argument.format(archive=archive_folder("15"), tmp=tmp_path) for argument in arguments)
+    result = subprocess.run((sys.executable, "-c", code, *filled), capture_output=True, text=True, check=False)
+    message = f"Error: {package} is not installed: it comes with mozagg2bq[{extra}]\n"
+    assert (result.returncode, result.stderr) == (1, message)

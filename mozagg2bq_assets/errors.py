@@ -109,4 +109,5 @@ def packages_of(extra: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise UserError(f"{error.name} is not installed: it comes with mozagg2bq[{extra}]") from error
+        package = str(error.name).partition(".")[0]
+        raise UserError(f"{package} is not installed: it comes with mozagg2bq[{extra}]") from error

@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -153,7 +154,7 @@ class _Flow:
     def run(self) -> None:
         """Pull all partitions through the selected stages."""
         works: Iterator[_Work] = map(_Work, self.partitions)
-        try:
+        with self._cancelled_by_errors():
             if Stage.RAW_DUMP in self.selected:
                 works = self._done(Stage.RAW_DUMP, self._dumps(_needed(self.services.source)))
             if Stage.PARQUET in self.selected:
@@ -161,6 +162,12 @@ class _Flow:
             if Stage.BIGQUERY_TABLE in self.selected:
                 works = self._done(Stage.BIGQUERY_TABLE, self._loads(works, _needed(self.services.warehouse)))
             deque(works, maxlen=0)
+
+    @contextmanager
+    def _cancelled_by_errors(self) -> Iterator[None]:
+        """An error ends what others wait for: room on the disk, or a service."""
+        try:
+            yield
         except BaseException:
             self.patience.cancelled.set()
             raise
@@ -221,7 +228,7 @@ class _Flow:
         others: deque[_Step] = deque()
         dumps: dict[Partition, CommittedDump] = {}
 
-        def to_convert() -> Iterator[CommittedDump]:
+        def to_convert() -> Generator[CommittedDump, None, None]:
             for work in ahead(works):
                 try:
                     dump = self.patience.call(partial(self._dump_to_convert, work))
@@ -237,11 +244,15 @@ class _Flow:
                     # The engine has converted it, or knows where its executors find it.
                     self._remove(Stage.RAW_DUMP, work.partition)
 
-        for partition, outcome in converter.convert(to_convert()):
-            yield from _drained(others)
-            dump = dumps.pop(partition)
-            commit = partial(self._commit_parquet, dump, engine=converter.engine)
-            yield partition, outcome if isinstance(outcome, OperatorError) else partial(commit, outcome)
+        # By names, as Python would close what has none before the error is handled, and wait for the next part, which
+        # waits for room on the disk.
+        with closing(to_convert()) as source, self._cancelled_by_errors():
+            conversions = converter.convert(source)
+            for partition, outcome in conversions:
+                yield from _drained(others)
+                dump = dumps.pop(partition)
+                commit = partial(self._commit_parquet, dump, engine=converter.engine)
+                yield partition, outcome if isinstance(outcome, OperatorError) else partial(commit, outcome)
         yield from _drained(others)
 
     def _dump_to_convert(self, work: _Work) -> CommittedDump | StageResult:

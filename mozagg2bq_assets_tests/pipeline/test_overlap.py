@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -11,13 +11,16 @@ from typing import NamedTuple
 import pytest
 
 from mozagg2bq_assets.bigquery.warehouse import Warehouse
+from mozagg2bq_assets.errors import Attempt, UserError
 from mozagg2bq_assets.model.partitions import DayRange, Partition, Stage
+from mozagg2bq_assets.parquet.converter import Converted, DuckDBConverter, Dump
 from mozagg2bq_assets.patience import FIRST_PAUSE_SECONDS
 from mozagg2bq_assets.pipeline.ingest import ingest
 from mozagg2bq_assets.pipeline.parts import PARTS
 from mozagg2bq_assets.pipeline.result import StageResult
 from mozagg2bq_assets.postgres import dump
 from mozagg2bq_assets_tests.helpers.runs import TYPE, Pipeline
+from mozagg2bq_assets_tests.helpers.wait import wait_for
 from mozagg2bq_assets_tests.pipeline.test_ingest import services
 
 DAYS = DayRange(date(2019, 12, 1), date(2019, 12, 7))
@@ -97,3 +100,22 @@ def test_a_part_waits_for_room(days: Pipeline, tmp_path: Path, monkeypatch: pyte
     (line, *_) = [line for line in said if line.startswith("waiting ")]
     assert "has 0 MiB free, and the next dump may take" in line
     assert "use another disk, by TMPDIR" in line
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_an_engine_that_breaks(days: Pipeline, tmp_path: Path, when: str) -> None:
+    """Its error ends the run, though the next part waits for room that nobody will make."""
+
+    class Broken(DuckDBConverter):
+        def convert(self, dumps: Iterable[Dump]) -> Iterator[tuple[Partition, Attempt[Converted]]]:
+            for item in super().convert(dumps):
+                wait_for(lambda: len(list((tmp_path / Stage.RAW_DUMP / TYPE).iterdir())) == PARTS)
+                if when == "before":
+                    raise UserError("out of order")
+                yield replace(item[0], day=DAYS.end), item[1]  # of a partition that nobody knows
+
+    before = set(threading.enumerate())
+    chosen = replace(services(days, tmp_path), converter=Broken(tmp_path / Stage.PARQUET))
+    with pytest.raises((UserError, KeyError)) as error:
+        list(ingest(PARTITIONS, ALL, chosen, tmp_path))
+    assert set(threading.enumerate()) <= before, error

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -75,7 +76,9 @@ def test_two_parts_on_disk(days: Pipeline, tmp_path: Path) -> None:
 
     def look() -> None:
         while not ended.wait(0.005):
-            seen.add(sum(1 for path in (tmp_path / Stage.RAW_DUMP / TYPE).glob("*") if any(path.glob("*.dat.gz"))))
+            # A folder may be removed while it is listed.
+            with suppress(FileNotFoundError):
+                seen.add(sum(1 for path in (tmp_path / Stage.RAW_DUMP / TYPE).glob("*") if any(path.glob("*.dat.gz"))))
 
     watcher = threading.Thread(target=look)
     watcher.start()

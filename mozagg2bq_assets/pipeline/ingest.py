@@ -244,11 +244,10 @@ class _Flow:
                     # The engine has converted it, or knows where its executors find it.
                     self._remove(Stage.RAW_DUMP, work.partition)
 
-        # By names, as Python would close what has none before the error is handled, and wait for the next part, which
+        # By a name, as Python would close what has none before the error is handled, and wait for the next part, which
         # waits for room on the disk.
         with closing(to_convert()) as source, self._cancelled_by_errors():
-            conversions = converter.convert(source)
-            for partition, outcome in conversions:
+            for partition, outcome in converter.convert(source):
                 yield from _drained(others)
                 dump = dumps.pop(partition)
                 commit = partial(self._commit_parquet, dump, engine=converter.engine)
@@ -281,17 +280,14 @@ class _Flow:
     def _take(self, stage: Stage, step: "_Step") -> _Work | None:
         """Take a step and report what it did; None where it failed."""
         partition, action = step
-        try:
-            if isinstance(action, OperatorError):
-                raise action
-            result, work = self.patience.call(action)
-        except OperatorError as error:
-            self._report(StageResult(partition, stage, error=error))
-            return None
-        except BaseException:
-            # Others may wait for room on the disk, or for a service.
-            self.patience.cancelled.set()
-            raise
+        with self._cancelled_by_errors():
+            try:
+                if isinstance(action, OperatorError):
+                    raise action
+                result, work = self.patience.call(action)
+            except OperatorError as error:
+                self._report(StageResult(partition, stage, error=error))
+                return None
         self._report(result)
         return work
 
